@@ -1,0 +1,61 @@
+"""Arrays too big to be comfortable: compressed with proven error bounds, and computed on while compressed.
+
+Examples
+--------
+>>> import numpy as np, hpcblaz as hb
+>>> x = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+>>> a = hb.compress(x, tolerance=1e-2)
+>>> m = a.mean()
+>>> bool(abs(m - x.mean(dtype=float)) <= m.error)
+True
+"""
+
+from hpcblaz import errors
+from hpcblaz._version import __version__
+from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
+from hpcblaz.fields.compress import compress
+from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
+from hpcblaz.fields.statistics import (
+    BlockField,
+    block_mean,
+    block_standard_deviation,
+    block_variance,
+    cosine_similarity,
+    covariance,
+    dot,
+    mean,
+    norm,
+    standard_deviation,
+    structural_similarity,
+    total,
+    variance,
+    wasserstein_distance,
+)
+from hpcblaz.mpi import Layout
+
+__all__ = [
+    "BlockCodec",
+    "BlockField",
+    "CertifiedFloat",
+    "CompressedArray",
+    "ErrorBound",
+    "Layout",
+    "ToleranceCodec",
+    "__version__",
+    "block_mean",
+    "block_standard_deviation",
+    "block_variance",
+    "compress",
+    "cosine_similarity",
+    "covariance",
+    "dot",
+    "errors",
+    "mean",
+    "norm",
+    "standard_deviation",
+    "structural_similarity",
+    "total",
+    "variance",
+    "wasserstein_distance",
+]

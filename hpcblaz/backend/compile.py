@@ -1,0 +1,157 @@
+"""Kernels compiled once: specialised copies of the templates, in a cache that cannot go stale.
+
+The kernel templates in ``hpcblaz/backend/templates`` are written for one block shape, transform, precision and form,
+named in two generated modules (constants and transforms). A specialised copy is written into the cache folder,
+and Numba keeps the machine code beside it. The folder's name is a hash of every source that a kernel is made
+of, of the versions of Python, NumPy, Numba and llvmlite, and of the processor: when any of them changes, another
+folder is used. It lies in the first of ``HPCBLAZ_CACHE_DIR``, ``NUMBA_CACHE_DIR``, ``XDG_CACHE_HOME/hpcblaz`` and
+``~/.cache/hpcblaz`` that is set; the folder must belong to the user alone, since code is executed from it.
+"""
+
+import atexit
+import hashlib
+import importlib
+import importlib.util
+import os
+import platform
+import shutil
+import stat
+import sys
+import tempfile
+import threading
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+
+import llvmlite
+import llvmlite.binding
+import numba
+import numpy as np
+
+from hpcblaz import bodies
+from hpcblaz.backend.generate import transforms_source
+
+_TEMPLATES = Path(__file__).parent / "templates"
+_PRECISIONS = {
+    "float32": "np.float32\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int32, 23, 255, 126",
+    "float64": "np.float64\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int64, 52, 2047, 1022",
+}
+_lock = threading.RLock()
+
+
+def kernel(template: str, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> ModuleType:
+    """Return the specialised copy of a template.
+
+    Parameters
+    ----------
+    template : str
+        Name of a module of ``hpcblaz/backend/templates``.
+    sides : tuple of 4 int
+        Block sides.
+    transform : {'dct', 'haar', 'identity'}
+        Block transform.
+    precision : {'float32', 'float64'}
+        Type of the samples and coefficients while they are computed with.
+    form : {'packed', 'fixed'}
+        Records of :mod:`hpcblaz.bodies.records`, or indices of fixed width.
+
+    Returns
+    -------
+    module
+        Its compiled functions are the template's.
+    """
+    with _lock:
+        return _kernel(template, sides, transform, precision, form)
+
+
+@cache
+def _kernel(template: str, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> ModuleType:
+    name = f"{transform}_{'x'.join(map(str, sides))}_{precision}_{form}"
+    package = f"hpcblaz_kernels_{_source_hash()[:16]}_{name}"
+    if package not in sys.modules:
+        folder = _folder() / name
+        if not folder.is_dir():
+            _write(folder, sides, transform, precision, form)
+        location = importlib.util.spec_from_file_location(
+            package, folder / "__init__.py", submodule_search_locations=[str(folder)]
+        )
+        if location is None or location.loader is None:
+            raise ImportError(f"expected a package of kernels at {folder}, found none: delete that folder")
+        module = importlib.util.module_from_spec(location)
+        sys.modules[package] = module
+        location.loader.exec_module(module)
+    return importlib.import_module(f"{package}.{template}")
+
+
+def _write(folder: Path, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> None:
+    size = sides[0] * sides[1] * sides[2] * sides[3]
+    constants = (
+        '"""Generated: what this copy of the templates is for."""\n\nimport numpy as np\n\n'
+        f"SIDE0, SIDE1, SIDE2, SIDE3 = {sides}\nSIZE = {size}\nREAL = {_PRECISIONS[precision]}\n"
+        f"FORM = {form!r}\nTRANSFORM = {transform!r}\n"
+    )
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    try:
+        for template in _TEMPLATES.glob("*.py"):
+            shutil.copyfile(template, temporary / template.name)
+        (temporary / "constants.py").write_text(constants)
+        (temporary / "transforms.py").write_text(transforms_source(transform, sides))
+        (temporary / "__init__.py").write_text("")
+        try:
+            temporary.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@cache
+def _source_hash() -> str:
+    digest = hashlib.sha256()
+    for folder in (_TEMPLATES, Path(bodies.__file__).parent, Path(__file__).parent):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    processor = llvmlite.binding.get_host_cpu_name() + llvmlite.binding.get_host_cpu_features().flatten()
+    versions = (platform.python_version(), np.__version__, numba.__version__, llvmlite.__version__, processor)
+    digest.update("\0".join(versions).encode())
+    return digest.hexdigest()
+
+
+@cache
+def _folder() -> Path:
+    for parent in _candidates():
+        folder = parent / f"kernels-{_source_hash()[:16]}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError:
+            continue
+        if _is_private(folder) and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    folder = Path(tempfile.mkdtemp(prefix="hpcblaz-kernels-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Return the folder of the compiled kernels (a temporary one where no private folder can be written)."""
+    return _folder()
+
+
+def _candidates() -> list[Path]:
+    for name in ("HPCBLAZ_CACHE_DIR", "NUMBA_CACHE_DIR"):
+        if value := os.environ.get(name):
+            return [Path(value)]
+    if value := os.environ.get("XDG_CACHE_HOME"):
+        return [Path(value) / "hpcblaz"]
+    try:
+        return [Path.home() / ".cache" / "hpcblaz"]
+    except RuntimeError:
+        return []
+
+
+def _is_private(folder: Path) -> bool:
+    if not hasattr(os, "geteuid"):
+        return True
+    status = folder.stat()
+    return status.st_uid == os.geteuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

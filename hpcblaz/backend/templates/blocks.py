@@ -1,0 +1,129 @@
+"""Where a block lies in the field, how strips of blocks are loaded and stored, and transforms of partial blocks."""
+
+import numpy as np
+from numba import njit
+
+from hpcblaz.bodies.records import LANES
+
+from .constants import REAL, SIDE0, SIDE1, SIDE2, SIDE3, SIZE
+
+# A region is a row of integers: the cell where it begins, its blocks along each axis, the cells of each of its blocks.
+
+
+@njit
+def is_full(region):
+    """Say whether the blocks of a region have all their cells."""
+    return region[8] == SIDE0 and region[9] == SIDE1 and region[10] == SIDE2 and region[11] == SIDE3
+
+
+@njit
+def first_cell(region, block, cell):
+    """Write the indices of the first cell of block number `block` of a region."""
+    cell[3] = region[3] + (block % region[7]) * SIDE3
+    block //= region[7]
+    cell[2] = region[2] + (block % region[6]) * SIDE2
+    block //= region[6]
+    cell[1] = region[1] + (block % region[5]) * SIDE1
+    cell[0] = region[0] + (block // region[5]) * SIDE0
+
+
+@njit
+def flat(shape, cell):
+    """Return the position of a cell in a field of C order."""
+    return ((cell[0] * shape[1] + cell[1]) * shape[2] + cell[2]) * shape[3] + cell[3]
+
+
+@njit
+def load_strip(x, shape, region, first, count, v, cell):
+    """Load up to 16 consecutive blocks of a region; lanes without a block get the last one."""
+    v0, v1, v2, v3 = region[8], region[9], region[10], region[11]
+    if not is_full(region):
+        v[:] = REAL(0)
+    if v3 == SIDE3 and count == LANES and first % region[7] + LANES <= region[7]:
+        first_cell(region, first, cell)
+        start = flat(shape, cell)
+        for a in range(v0):
+            for b in range(v1):
+                for c in range(v2):
+                    here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
+                    base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES
+                    row = x[here : here + LANES * SIDE3]
+                    for lane in range(LANES):
+                        for d in range(SIDE3):
+                            v[base + d * LANES + lane] = row[lane * SIDE3 + d]
+        return
+    for lane in range(LANES):
+        first_cell(region, first + min(lane, count - 1), cell)
+        start = flat(shape, cell)
+        for a in range(v0):
+            for b in range(v1):
+                for c in range(v2):
+                    here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
+                    base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane
+                    row = x[here : here + v3]
+                    if v3 == SIDE3:
+                        for d in range(SIDE3):
+                            v[base + d * LANES] = row[d]
+                    else:
+                        for d in range(v3):
+                            v[base + d * LANES] = row[d]
+
+
+@njit
+def store_block(v, lane, region, cell, offset, out, low, high, shape):
+    """Store the part of one block that lies between the cells `low` and `high`; `out` begins at `low`.
+
+    v holds a strip, of which one lane is stored; offset is added to every value.
+    """
+    inside = True
+    for axis in range(4):
+        inside = inside and low[axis] <= cell[axis] and cell[axis] + region[8 + axis] <= high[axis]
+    start = (
+        ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
+    ) * shape[3] + cell[3] - low[3]
+    if inside and region[11] == SIDE3:
+        for a in range(region[8]):
+            for b in range(region[9]):
+                for c in range(region[10]):
+                    here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
+                    base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane
+                    row = out[here : here + SIDE3]
+                    for d in range(SIDE3):
+                        row[d] = v[base + d * LANES] + offset
+        return
+    for a in range(max(0, low[0] - cell[0]), min(region[8], high[0] - cell[0])):
+        for b in range(max(0, low[1] - cell[1]), min(region[9], high[1] - cell[1])):
+            for c in range(max(0, low[2] - cell[2]), min(region[10], high[2] - cell[2])):
+                here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
+                base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane
+                for d in range(max(0, low[3] - cell[3]), min(region[11], high[3] - cell[3])):
+                    out[here + d] = v[base + d * LANES] + offset
+
+
+@njit
+def transform_partial(v, w, valid, matrices, transposed):
+    """Transform blocks of which only the first `valid` samples of each axis exist; the others stay zero.
+
+    Each axis gets the transform of its own length, so that partial blocks have as many coefficients as cells
+    and the sums of products of full blocks hold for them too.
+    """
+    stride = 1
+    for axis in range(3, -1, -1):
+        n = SIDE3 if axis == 3 else SIDE2 if axis == 2 else SIDE1 if axis == 1 else SIDE0
+        m = valid[axis]
+        for high in range(SIZE // (n * stride)):
+            for low in range(stride):
+                base = high * n * stride + low
+                for i in range(m):
+                    for lane in range(LANES):
+                        w[i * LANES + lane] = v[(base + i * stride) * LANES + lane]
+                for k in range(m):
+                    row = (base + k * stride) * LANES
+                    weight = matrices[m, 0, k] if transposed else matrices[m, k, 0]
+                    for lane in range(LANES):
+                        v[row + lane] = weight * w[lane]
+                    for i in range(1, m):
+                        weight = matrices[m, i, k] if transposed else matrices[m, k, i]
+                        for lane in range(LANES):
+                            v[row + lane] += weight * w[i * LANES + lane]
+        stride *= n

@@ -1,0 +1,226 @@
+"""Blocks to bits for a guaranteed tolerance.
+
+Strips of 16 neighbouring blocks, one block a lane, are loaded, transformed, and quantised with the largest power of
+two at which the *decoded* block stays within the tolerance, measured. The blocks of a tile are then sorted by cost
+into groups of 16, so that a group shares one bit width a coefficient, and packed.
+"""
+
+import numpy as np
+from numba import njit
+
+from hpcblaz.bodies.bits import bit_length
+from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+
+from .blocks import is_full, load_strip, transform_partial
+from .constants import EXPONENT_BIAS, EXPONENT_MASK, FRACTION_BITS, INTEGER, REAL, SIZE
+from .packing import ROWS, pack_tile
+from .transforms import forward, inverse
+
+UNROLL = min(8, SIZE)  # rows that one vector loop handles, so that it checks once that its arrays do not overlap
+INDEX_LIMIT = REAL(2.0**30)
+LEVELS = 16
+HOPEFUL = REAL(0.7)  # a block that uses less of the tolerance than this tries the next larger step
+
+
+@njit
+def copy_rows(source, target):
+    """Copy one strip."""
+    for i in range(SIZE * LANES):
+        target[i] = source[i]
+
+
+@njit
+def measure_coefficients(c, largest, square):
+    """Find the largest magnitude and the sum of squares of each lane's coefficients, the first left out."""
+    for lane in range(LANES):
+        largest[lane] = REAL(0)
+        square[lane] = REAL(0)
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            m = largest[lane]
+            s = square[lane]
+            for j in range(UNROLL):
+                a = abs(c[(k + j) * LANES + lane]) if k + j else REAL(0)
+                m = a if a > m else m
+                s += a * a
+            largest[lane] = m
+            square[lane] = s
+
+
+@njit
+def quantise(c, step, inverse_step, r):
+    """Round each coefficient to a multiple of its lane's step; coefficient 0 is one already."""
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            a = inverse_step[lane]
+            b = step[lane]
+            for j in range(UNROLL):
+                r[(k + j) * LANES + lane] = np.rint(c[(k + j) * LANES + lane] * a) * b
+    for lane in range(LANES):
+        r[lane] = c[lane]
+
+
+@njit
+def measure_error(v, r, error, square):
+    """Find the largest error and the sum of squared errors of each lane."""
+    for lane in range(LANES):
+        error[lane] = REAL(0)
+        square[lane] = REAL(0)
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            m = error[lane]
+            s = square[lane]
+            for j in range(UNROLL):
+                e = abs(r[(k + j) * LANES + lane] - v[(k + j) * LANES + lane])
+                m = e if e > m else m
+                s += e * e
+            error[lane] = m
+            square[lane] = s
+
+
+@njit
+def to_integers(c, inverse_step, r, q):
+    """Round the coefficients of a strip to multiples of the step: integers in q, the same as reals in r."""
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            a = inverse_step[lane]
+            for j in range(UNROLL):
+                f = np.rint(c[(k + j) * LANES + lane] * a)
+                r[(k + j) * LANES + lane] = f
+                q[(k + j) * LANES + lane] = np.int32(f)
+
+
+@njit
+def cost(exponents, bits):
+    """Sum the bit lengths of the integer coefficients of each lane, read from the exponents of their reals."""
+    for lane in range(LANES):
+        bits[lane] = INTEGER(0)
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            s = bits[lane]
+            for j in range(UNROLL):
+                e = INTEGER((exponents[(k + j) * LANES + lane] >> INTEGER(FRACTION_BITS)) & INTEGER(EXPONENT_MASK))
+                e = INTEGER(e - INTEGER(EXPONENT_BIAS))
+                if k + j:
+                    s = INTEGER(s + (e if e > INTEGER(0) else INTEGER(0)))
+            bits[lane] = s
+
+
+@njit
+def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, steps, inverse_steps, mean_level,
+                out, position, scratch, q, rows, levels, guess, lane_reals, lane_bits, stats):
+    """Encode one tile at `position` of `out`; return the position after it, or -1 if no level holds the tolerance."""
+    v, c, r, w = scratch[0], scratch[1], scratch[2], scratch[3]
+    exponents = r.view(INTEGER)
+    step, inverse_step, error, square = lane_reals[0], lane_reals[1], lane_reals[2], lane_reals[3]
+    room, largest = lane_reals[4], lane_reals[5]
+    accepted_error, accepted_square = lane_reals[6], lane_reals[7]
+    level = np.empty(LANES, np.int64)
+    accepted = np.empty(LANES, np.int64)
+    refused = np.empty(LANES, np.int64)
+    bases = np.empty(STRIPS, np.int32)
+    mean_widths = np.zeros(STRIPS, np.int64)
+    key = np.empty(TILE, np.int64)
+    cell = np.empty(4, np.int64)
+    full = is_full(region)
+    cells = region[8] * region[9] * region[10] * region[11]
+    root = REAL(np.sqrt(np.float64(cells)))
+    for strip in range(strips_of(count)):
+        lanes = min(LANES, count - LANES * strip)
+        load_strip(x, shape, region, first + LANES * strip, lanes, v, cell)
+        copy_rows(v, c)
+        if full:
+            forward(c)
+        else:
+            transform_partial(c, w, region[8:12], matrices, False)
+        measure_coefficients(c, largest, square)
+        least_mean, most_mean = np.int64(2**31), -np.int64(2**31)
+        for lane in range(LANES):
+            mean = np.rint(c[lane] * inverse_steps[mean_level])
+            c[lane] = mean * steps[mean_level]
+            least_mean = min(least_mean, np.int64(mean))
+            most_mean = max(most_mean, np.int64(mean))
+            # Another backend may round the decoded samples differently: `allowance` times a bound of them
+            room[lane] = tolerance - allowance * (abs(c[lane]) / root + np.sqrt(square[lane]) + root * tolerance)
+            level[lane] = guess[lane]
+            accepted[lane] = -1
+            refused[lane] = LEVELS
+        bases[strip] = np.int32(least_mean)
+        mean_widths[strip] = bit_length(most_mean - least_mean)
+        again = True
+        while again:
+            for lane in range(LANES):
+                step[lane] = steps[level[lane]]
+                inverse_step[lane] = inverse_steps[level[lane]]
+            quantise(c, step, inverse_step, r)
+            if full:
+                inverse(r)
+            else:
+                transform_partial(r, w, region[8:12], matrices, True)
+            measure_error(v, r, error, square)
+            again = False
+            for lane in range(LANES):
+                if error[lane] <= room[lane] and largest[lane] * inverse_step[lane] < INDEX_LIMIT:
+                    if level[lane] > accepted[lane]:
+                        accepted[lane] = level[lane]
+                        accepted_error[lane] = error[lane]
+                        accepted_square[lane] = square[lane]
+                    if (
+                        level[lane] + 1 < refused[lane]
+                        and error[lane] < HOPEFUL * room[lane]
+                        and largest[lane] * inverse_step[lane] >= REAL(0.5)
+                    ):
+                        level[lane] += 1
+                        again = True
+                else:
+                    refused[lane] = level[lane]
+                    if level[lane] - 1 > accepted[lane]:
+                        level[lane] -= 1
+                        again = True
+                    elif accepted[lane] < 0:
+                        return np.int64(-1)
+        for lane in range(LANES):
+            guess[lane] = accepted[lane]
+            inverse_step[lane] = inverse_steps[accepted[lane]]
+            levels[LANES * strip + lane] = accepted[lane]
+        for lane in range(lanes):
+            slack = np.float64(tolerance - room[lane])
+            stats[0] = max(stats[0], np.float64(accepted_error[lane]) + slack)
+            stats[1] += np.float64(accepted_square[lane])
+            stats[2] += cells * slack * slack
+        integers = q[strip * SIZE * LANES : (strip + 1) * SIZE * LANES]
+        to_integers(c, inverse_step, r, integers)
+        for lane in range(LANES):
+            integers[lane] = np.int32(c[lane] * inverse_steps[mean_level])
+        cost(exponents, lane_bits)
+        for lane in range(LANES):
+            key[LANES * strip + lane] = lane_bits[lane]
+    return pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows)
+
+
+@njit(nogil=True, cache=True)
+def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance, steps, inverse_steps, mean_level,
+           out, sizes, stats):
+    """Encode tiles `start` to `stop` one after the other into `out`.
+
+    Returns False if some block cannot hold the tolerance. sizes receives the words of each tile; stats its largest
+    error, its sum of squared errors, and its sum of squared allowances.
+    """
+    scratch = np.zeros((4, max(SIZE, 16) * LANES), REAL)
+    q = np.empty(SIZE * TILE, np.int32)
+    rows = np.empty(ROWS * LANES, np.uint32)
+    levels = np.zeros(TILE, np.int64)
+    guess = np.empty(LANES, np.int64)
+    lane_reals = np.zeros((8, LANES), REAL)
+    lane_bits = np.zeros(LANES, INTEGER)
+    position = np.int64(0)
+    for t in range(start, stop):
+        guess[:] = 3
+        here = position
+        position = encode_tile(x, shape, regions[tiles[t, 0]], tiles[t, 1], tiles[t, 2], matrices, tolerance, allowance,
+                               steps, inverse_steps, mean_level, out, position, scratch, q, rows, levels, guess,
+                               lane_reals, lane_bits, stats[t - start])
+        if position < 0:
+            return False
+        sizes[t - start] = position - here
+    return True

@@ -1,0 +1,216 @@
+"""From integers of a tile to its record, and back. docs/format.md describes the record."""
+
+import numpy as np
+from numba import njit
+
+from hpcblaz.bodies.bits import bit_length, low_bits, magnitude_bits
+from hpcblaz.bodies.records import FIXED_WORDS, LANES, STRIPS, TILE, read_widths, strips_of, write_widths
+
+from .constants import SIZE
+
+# The rows of a tile are what its streams hold, 16 lanes each: coefficient 0 of every strip, then all coefficients of
+# every group (the first of each group is unused).
+ROWS = STRIPS + STRIPS * SIZE
+
+
+@njit
+def pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows):
+    """Sort the blocks of a tile by cost into groups, and write its record; return the position after it."""
+    strips = strips_of(count)
+    column = np.empty(TILE, np.uint64)  # where the coefficients of a block begin; unsigned indices gather fastest
+    group = np.empty(TILE, np.int64)
+    filled = np.zeros(STRIPS, np.int64)
+    starts = np.zeros(TILE + 1, np.int64)
+    widths = np.empty(ROWS, np.int64)
+    # A stable counting sort of the costs, brought to 128 classes; class 0 has no coefficients at all
+    most = 1
+    for b in range(count):
+        most = max(most, key[b])
+    for b in range(count):
+        key[b] = (key[b] * (TILE - 1) + most - 1) // most
+        starts[key[b] + 1] += 1
+    empty = starts[1]
+    for i in range(TILE):
+        starts[i + 1] += starts[i]
+    for b in range(count):
+        group[b] = starts[key[b]] // LANES
+        starts[key[b]] += 1
+        column[group[b] * LANES + filled[group[b]]] = np.uint64((b // LANES) * SIZE * LANES + b % LANES)
+        filled[group[b]] += 1
+    for i in range(count, strips * LANES):
+        column[i] = column[count - 1]
+    mask = 0
+    for s in range(strips):
+        if (s + 1) * LANES > empty and empty < count:
+            mask |= 1 << s
+    start = position
+    total = np.int64(0)
+    for b in range(count):
+        total += q[(b // LANES) * SIZE * LANES + b % LANES]
+    out[position] = np.uint32(mask)
+    out[position + 1] = np.uint32(0)
+    out[position + 2] = np.uint32(0)
+    out[position + 4] = np.uint32(total & 0xFFFFFFFF)
+    out[position + 5] = np.uint32((total >> 32) & 0xFFFFFFFF)
+    for s in range(strips):
+        out[position + 1 + (s >> 2)] |= np.uint32(mean_widths[s] << (8 * (s & 3)))
+        out[position + FIXED_WORDS + s] = np.uint32(bases[s])
+    position += FIXED_WORDS + strips
+    if mask:
+        for i in range((count + 3) // 4):
+            out[position + i] = np.uint32(0)
+        for b in range(count):
+            out[position + (b >> 2)] |= np.uint32((group[b] << 4 | levels[b]) << (8 * (b & 3)))
+        position += (count + 3) // 4
+    # The rows to pack: coefficient 0 of every strip in natural order, then the groups
+    for s in range(strips):
+        widths[s] = mean_widths[s]
+        for lane in range(LANES):
+            here = s * SIZE * LANES + min(lane, count - 1 - s * LANES)
+            rows[s * LANES + lane] = np.uint32(q[here] - bases[s])
+        if mask >> s & 1:
+            base = STRIPS + s * SIZE
+            gather(q, column[s * LANES : (s + 1) * LANES], rows, base)
+            row_widths(rows, base, widths)
+            position = write_widths(out, position, widths[base : base + SIZE], SIZE)
+        else:
+            widths[STRIPS + s * SIZE : STRIPS + (s + 1) * SIZE] = 0
+    widths[strips:STRIPS] = 0
+    out[start + 3] = np.uint32(position - start)
+    return pack_rows(rows, widths, STRIPS + strips * SIZE, out, position, min(count, LANES))
+
+
+@njit
+def gather(q, column, rows, base):
+    """Bring the blocks of a group side by side."""
+    first = np.uint64(base * LANES)
+    for k in range(SIZE):
+        for lane in range(LANES):
+            source = column[lane] + np.uint64(k * LANES)
+            rows[first + np.uint64(k * LANES + lane)] = np.uint32(q[source])
+
+
+@njit
+def row_widths(rows, base, widths):
+    """Find the bits that hold every lane of each coefficient but the first, two's complement; 0 if all are zero."""
+    first = np.uint64(base * LANES)
+    widths[base] = 0
+    for k in range(1, SIZE):
+        magnitudes = np.uint32(0)
+        values = np.uint32(0)
+        for lane in range(LANES):
+            value = rows[first + np.uint64(k * LANES + lane)]
+            magnitudes |= magnitude_bits(value)
+            values |= value
+        widths[base + k] = bit_length(np.int64(magnitudes)) + 1 if values else 0
+
+
+@njit
+def pack_rows(rows, widths, count, out, position, lanes):
+    """Write the lowest `width` bits of each row's lanes to the streams of the lanes, word by word interleaved."""
+    word = np.uint64(position)
+    step = np.uint64(lanes)
+    shift = 0
+    for lane in range(LANES):
+        out[word + np.uint64(lane)] = np.uint32(0)
+    for i in range(count):
+        width = widths[i]
+        if width == 0:
+            continue
+        row = np.uint64(i * LANES)
+        bits = low_bits(width)
+        up = np.uint32(shift & 31)
+        for lane in range(LANES):
+            out[word + np.uint64(lane)] |= np.uint32((rows[row + np.uint64(lane)] & bits) << up)
+        shift += width
+        if shift >= 32:
+            word += step
+            shift -= 32
+            down = np.uint32((width - shift) & 31)
+            bits = bits if shift else np.uint32(0)
+            for lane in range(LANES):
+                out[word + np.uint64(lane)] = np.uint32((rows[row + np.uint64(lane)] & bits) >> down)
+    return np.int64(word) + (lanes if shift else 0)
+
+
+@njit
+def unpack_rows(words, position, widths, count, rows, lanes):
+    """Read the rows of all lanes as signed values (the first rows, of coefficient 0, unsigned); absent ones are zero."""
+    word = np.uint64(position)
+    step = np.uint64(lanes)
+    shift = 0
+    for i in range(count):
+        width = widths[i]
+        row = np.uint64(i * LANES)
+        if width == 0:
+            for lane in range(LANES):
+                rows[row + np.uint64(lane)] = np.int32(0)
+            continue
+        down = np.uint32(shift & 31)
+        unused = np.uint32((32 - width) & 31)
+        if shift + width <= 32:
+            up = np.uint32((32 - width - shift) & 31)
+            for lane in range(LANES):
+                bits = np.int32(np.uint32(words[word + np.uint64(lane)] << up))
+                rows[row + np.uint64(lane)] = np.int32(bits >> unused)
+        else:
+            up = np.uint32((32 - shift) & 31)
+            for lane in range(LANES):
+                bits = np.uint32(words[word + np.uint64(lane)] >> down)
+                bits = np.uint32(bits | np.uint32(words[word + step + np.uint64(lane)] << up))
+                rows[row + np.uint64(lane)] = np.int32(np.int32(np.uint32(bits << unused)) >> np.int32(unused))
+        shift += width
+        if shift >= 32:
+            shift -= 32
+            word += step
+
+
+@njit
+def unpack_tile(words, offsets, tile, count, steps, mean_step, rows, widths, means, block_steps, slots):
+    """Unpack a tile: its integer coefficients in rows, by group, and for each block in natural order its
+    coefficient 0, its step, and its slot (16 times its group, plus its lane).
+
+    Returns the mask of the groups that have coefficients.
+    """
+    start = offsets[tile]
+    position = start
+    strips = strips_of(count)
+    mask = np.int64(words[position])
+    for s in range(STRIPS):
+        widths[s] = np.int64((words[position + 1 + (s >> 2)] >> np.uint32(8 * (s & 3))) & np.uint32(255))
+    bases = position + FIXED_WORDS
+    position = bases + strips
+    if mask:
+        filled = np.zeros(STRIPS, np.int64)
+        for b in range(count):
+            control = np.int64((words[position + (b >> 2)] >> np.uint32(8 * (b & 3))) & np.uint32(255))
+            group = control >> 4 & 7
+            slots[b] = group * LANES + (filled[group] & 15)
+            filled[group] += 1
+            block_steps[b] = steps[control & 15]
+        position += (count + 3) // 4
+    else:
+        for b in range(count):
+            slots[b] = b
+            block_steps[b] = steps[0]
+    for s in range(strips):
+        base = STRIPS + s * SIZE
+        if mask >> s & 1:
+            position = read_widths(words, position, widths[base : base + SIZE], SIZE)
+        else:
+            widths[base : base + SIZE] = 0
+    unpack_rows(words, start + np.int64(words[start + 3]), widths, STRIPS + strips * SIZE, rows, min(count, LANES))
+    for b in range(count):
+        least = np.int64(np.int32(words[bases + b // LANES]))
+        width = widths[b // LANES]
+        above = np.int64(rows[b]) & ((1 << width) - 1)
+        means[b] = mean_step * (least + above)
+    return mask
+
+
+@njit
+def sum_of_means(words, offsets, tile, mean_step):
+    """Return the sum of coefficient 0 over the blocks of a tile, kept in its record."""
+    start = offsets[tile]
+    total = np.int64(words[start + 4]) | np.int64(np.int32(words[start + 5])) << 32
+    return mean_step * np.float64(total)

@@ -1,0 +1,358 @@
+"""CompressedArray: a field that stays compressed."""
+
+import math
+import numbers
+from functools import cached_property
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from hpcblaz.backend import cpu
+from hpcblaz.backend.cpu import Blocks, Numerics
+from hpcblaz.errors import DtypeError, ShapeError, UnsupportedOperationError
+from hpcblaz.fields import arithmetic, statistics
+from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec
+from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
+from hpcblaz.fields.statistics import BlockField
+from hpcblaz.fields.window import Window
+from hpcblaz.mpi import Communicator, Layout, communicator
+
+
+class CompressedArray:
+    """A field of 1 to 4 axes, compressed, with bounds of its error; what :func:`hpcblaz.compress` returns.
+
+    The field is ``factor * payload + offset``: the payload are integer coefficients of blocks, and scalar arithmetic
+    changes the other two. Arrays are immutable; operations return new ones.
+
+    With a layout, every rank holds its own part, and every rank calls every operation: answers are those of the
+    whole field, the same on all ranks.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Shape of the whole field.
+    dtype : numpy.dtype
+        Type of the values that :meth:`decompress` returns.
+    codec : ToleranceCodec or BlockCodec
+        With the block shape filled in.
+    layout : Layout or None
+        How the field is split over ranks.
+    error : ErrorBound
+        Bounds of the difference to the original data.
+
+    See Also
+    --------
+    hpcblaz.compress : Compress an array.
+
+    Examples
+    --------
+    >>> import numpy as np, hpcblaz as hb
+    >>> x = np.random.default_rng(0).normal(size=(64, 64, 64)).astype(np.float32)
+    >>> a = hb.compress(x, tolerance=1e-2)
+    >>> m = (2 * a + 1).mean()
+    >>> bool(abs(float(m) - (2 * x.astype(float) + 1).mean()) <= m.error)
+    True
+    """
+
+    __array_ufunc__ = None  # NumPy's operators leave the work to ours
+    __hash__ = object.__hash__
+
+    def __init__(
+        self,
+        blocks: Blocks,
+        numerics: Numerics,
+        codec: Codec,
+        dtype: np.dtype[Any],
+        field_error: ErrorBound,
+        *,
+        magnitude: float,
+        factor: float = 1.0,
+        offset: float = 0.0,
+        layout: Layout | None = None,
+        promise: float | None = None,
+    ) -> None:
+        self._blocks = blocks
+        self._numerics = numerics
+        self._codec = codec
+        self._dtype = np.dtype(dtype)
+        self._field_error = field_error
+        self._magnitude = magnitude
+        self._factor = factor
+        self._offset = offset
+        self._layout = layout
+        self._promise = promise
+
+    def _replace(self, **changes: Any) -> "CompressedArray":
+        """Return a copy with some constructor arguments changed; the promise of the original lapses."""
+        arguments: dict[str, Any] = {
+            "blocks": self._blocks,
+            "numerics": self._numerics,
+            "codec": self._codec,
+            "dtype": self._dtype,
+            "field_error": self._field_error,
+            "magnitude": self._magnitude,
+            "factor": self._factor,
+            "offset": self._offset,
+            "layout": self._layout,
+            "promise": None,
+        }
+        return CompressedArray(**(arguments | changes))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole field."""
+        return self._layout.global_shape if self._layout is not None else self._numerics.grid.shape
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values of the whole field."""
+        return math.prod(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the decompressed values."""
+        return self._dtype
+
+    @property
+    def codec(self) -> Codec:
+        """The codec, with its block shape filled in."""
+        return self._codec
+
+    @property
+    def layout(self) -> Layout | None:
+        """How the field is split over ranks; None if it is not."""
+        return self._layout
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the payload that this process holds."""
+        return self._blocks.nbytes
+
+    @property
+    def ratio(self) -> float:
+        """Bytes of the values that this process holds, uncompressed, over `nbytes`."""
+        size = self._numerics.grid.size
+        return size * self._dtype.itemsize / self.nbytes if size else 1.0
+
+    @property
+    def local(self) -> "CompressedArray":
+        """This rank's part, as an array of its own; the array itself if it is not split."""
+        return self if self._layout is None else self._replace(layout=None, promise=self._promise)
+
+    @cached_property
+    def error(self) -> ErrorBound:
+        """Bounds of the difference between the decompressed values and the original data.
+
+        They include what rounding to `dtype` adds.
+        """
+        max_abs = self._field_error.max_abs
+        if self._promise is not None and self._dtype.kind in "iu":
+            added = 0.0
+            max_abs = math.floor(max_abs + 0.5)
+        else:
+            added = self._rounding(max_abs)
+        bound = max_abs + added
+        if self._promise is not None:
+            bound = min(bound, self._promise)
+            added = min(added, self._promise)
+        l2 = self._field_error.l2 + math.sqrt(self.size) * added
+        return ErrorBound(bound, min(l2, math.sqrt(self.size) * bound))
+
+    def _rounding(self, max_abs: float) -> float:
+        """Return what decoding with factor and offset, and the conversion to dtype, may add to an error."""
+        largest = self._magnitude + max_abs
+        precision = self._numerics.precision
+        added = 0.0
+        if abs(self._factor) != 1.0 or self._offset != 0.0:
+            added = 4 * UNIT_ROUNDOFF[precision] * (largest + abs(self._offset)) + 2.0**-149
+        narrow = self._dtype if self._dtype.kind == "f" else np.dtype(np.float64)
+        if largest > float(np.finfo(narrow).max) or largest > float(np.finfo(precision).max):
+            return math.inf
+        if narrow.itemsize < np.dtype(precision).itemsize:
+            added += float(np.spacing(narrow.type(largest))) / 2
+        return added
+
+    @cached_property
+    def _comm(self) -> Communicator:
+        return communicator(self._layout.comm if self._layout is not None else None)
+
+    # Values
+
+    def decompress(self) -> NDArray[Any]:
+        """Return the values; with a layout, those of this rank's part.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of `dtype`, in C order, of `shape` (or the layout's local shape).
+        """
+        return self._to_dtype(cpu.decode(self._blocks, self._numerics, self._factor, self._offset))
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return the values at a basic index, decoding only the blocks that it touches.
+
+        With a layout this is a collective call: every rank gets the values of the whole field.
+        """
+        with self._comm.together():
+            window = Window.of(index, self.shape)
+        if self._layout is None:
+            return self._values(window, window.low, window.high)
+        part = window.part(self._layout)
+        piece = None if part is None else (part, self._raw(*part.local))
+        pieces = [entry for entry in self._comm.gather_objects(piece) if entry is not None]
+        whole = np.empty(tuple(h - l for l, h in zip(window.low, window.high, strict=True)), self._dtype)
+        for found, values in pieces:
+            whole[found.place] = values
+        return window.take(whole)
+
+    def _values(self, window: Window, low: tuple[int, ...], high: tuple[int, ...]) -> Any:
+        return window.take(self._raw(low, high))
+
+    def _raw(self, low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[Any]:
+        return self._to_dtype(cpu.decode(self._blocks, self._numerics, self._factor, self._offset, low, high))
+
+    def _to_dtype(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self._dtype.kind in "iu":
+            limits = np.iinfo(self._dtype)
+            values = np.clip(np.rint(values), limits.min, limits.max)
+            top = values >= float(limits.max)  # float64 cannot hold the largest 64-bit integers
+            converted = np.where(top, 0, values).astype(self._dtype)
+            converted[top] = limits.max
+            return converted
+        return values.astype(self._dtype, copy=False)
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        """Decompress, for ``np.asarray``."""
+        if copy is False:
+            raise ValueError("expected copy to be allowed: a compressed array has no values to share")
+        values = self.decompress()
+        return values if dtype is None else values.astype(dtype, copy=False)
+
+    def gather(self, root: int = 0) -> NDArray[Any] | None:
+        """Return the whole decompressed field on one rank, None on the others.
+
+        Parameters
+        ----------
+        root : int, default 0
+            The rank that gets the field.
+        """
+        values = self.decompress()
+        return values if self._layout is None else self._comm.gather(values, self._layout, root)
+
+    def astype(self, dtype: DTypeLike) -> "CompressedArray":
+        """Return the same field with another type of decompressed values; the payload is shared.
+
+        Raises
+        ------
+        DtypeError
+            If `dtype` is not float16, float32 or float64.
+        """
+        target = np.dtype(dtype)
+        if target.name not in ("float16", "float32", "float64"):
+            raise DtypeError(f"expected float16, float32 or float64, got {target}: decompress to get other types")
+        return self if target == self._dtype else self._replace(dtype=target)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> NoReturn:
+        raise UnsupportedOperationError("expected an index or a slice, got an iteration: iterate over a.decompress()")
+
+    def __repr__(self) -> str:
+        sides = "x".join(map(str, self._codec.block_shape or ()))
+        kind = type(self._codec).__name__
+        place = f", rank {self._layout.rank} of {self._layout.size}" if self._layout is not None else ""
+        return (
+            f"CompressedArray(shape={self.shape}, dtype={self._dtype}, {kind} {sides} {self._codec.transform}, "
+            f"ratio={self.ratio:.3g}, max_abs_error={self.error.max_abs:.3g}{place})"
+        )
+
+    # Arithmetic
+
+    def __neg__(self) -> "CompressedArray":
+        return arithmetic.scale(self, -1.0, self._dtype)
+
+    def __pos__(self) -> "CompressedArray":
+        return self
+
+    def __add__(self, other: Any) -> Any:
+        return arithmetic.add(self, other, 1.0, 1.0)
+
+    __radd__ = __add__
+
+    def __sub__(self, other: Any) -> Any:
+        return arithmetic.add(self, other, 1.0, -1.0)
+
+    def __rsub__(self, other: Any) -> Any:
+        return arithmetic.add(self, other, -1.0, 1.0)
+
+    def __mul__(self, other: Any) -> Any:
+        return arithmetic.multiply(self, other)
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, other: Any) -> Any:
+        return arithmetic.divide(self, other)
+
+    def __rtruediv__(self, other: Any) -> NoReturn:
+        raise UnsupportedOperationError("a quotient by a compressed array is no linear operation: decompress it first")
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise UnsupportedOperationError(
+            "compressed arrays are known only up to an error, so == has no answer: compare "
+            "hb.norm(a - b) with its error, or the decompressed values"
+        )
+
+    def __ne__(self, other: object) -> NoReturn:
+        self.__eq__(other)
+
+    # Statistics
+
+    def sum(self) -> CertifiedFloat:
+        """Return the sum of all values."""
+        return statistics.total(self)
+
+    def mean(self) -> CertifiedFloat:
+        """Return the mean of all values."""
+        return statistics.mean(self)
+
+    def variance(self, ddof: int = 0) -> CertifiedFloat:
+        """Return the variance of all values, divided by n - ddof."""
+        return statistics.variance(self, ddof=ddof)
+
+    def std(self, ddof: int = 0) -> CertifiedFloat:
+        """Return the standard deviation of all values."""
+        return statistics.standard_deviation(self, ddof=ddof)
+
+    def norm(self) -> CertifiedFloat:
+        """Return the 2-norm of all values."""
+        return statistics.norm(self)
+
+    def block_mean(self) -> BlockField:
+        """Return the mean of each block of this rank: a coarse field."""
+        return statistics.block_mean(self)
+
+    def block_variance(self) -> BlockField:
+        """Return the variance within each block of this rank."""
+        return statistics.block_variance(self)
+
+    def block_std(self) -> BlockField:
+        """Return the standard deviation within each block of this rank."""
+        return statistics.block_standard_deviation(self)
+
+
+def is_scalar(value: Any) -> bool:
+    """Say whether a value is a real number."""
+    return isinstance(value, (numbers.Real, np.number)) or (isinstance(value, np.ndarray) and value.ndim == 0)
+
+
+def check_same_shape(a: CompressedArray, b: CompressedArray) -> None:
+    """Raise ShapeError unless two arrays have one shape."""
+    if a.shape != b.shape:
+        raise ShapeError(f"expected two arrays of one shape, got {a.shape} and {b.shape}: there is no broadcasting")

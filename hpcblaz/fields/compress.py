@@ -1,0 +1,459 @@
+"""From an array to a compressed array."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from hpcblaz.backend import cpu
+from hpcblaz.backend.cpu import FixedBlocks, Numerics, PackedBlocks, Progress
+from hpcblaz.errors import (
+    CodecError,
+    DtypeError,
+    HpcblazError,
+    LayoutError,
+    NonFiniteError,
+    ShapeError,
+    ToleranceError,
+    UnsupportedOperationError,
+)
+from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.codec import (
+    UNIT_ROUNDOFF,
+    BlockCodec,
+    Codec,
+    ToleranceCodec,
+    grid_of,
+    growth,
+    rounding,
+    with_block_shape,
+)
+from hpcblaz.fields.scalars import ErrorBound
+from hpcblaz.mpi import Communicator, Layout, communicator
+
+_EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
+_SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
+
+
+def compress(
+    x: ArrayLike,
+    *,
+    tolerance: float | None = None,
+    relative: float | None = None,
+    psnr: float | None = None,
+    rate: float | None = None,
+    codec: Codec | None = None,
+    layout: Layout | None = None,
+    progress: Progress | None = None,
+) -> CompressedArray:
+    """Compress an array.
+
+    With one of `tolerance`, `relative`, `psnr` and `rate` the error is measured and guaranteed; with a
+    :class:`BlockCodec`, which takes none of them, it is measured.
+
+    Parameters
+    ----------
+    x : array_like
+        1 to 4 axes, any strides and byte order; float16, float32 or float64, or integers that a float64 holds exactly.
+        With a layout: this rank's part of the field.
+    tolerance : float, optional
+        ``abs(x - a) <= tolerance`` holds for every value.
+    relative : float, optional
+        The same, as a fraction of the range ``x.max() - x.min()`` of the whole field.
+    psnr : float, optional
+        Least peak signal-to-noise ratio, ``20 log10(range / rmse)``, in decibel.
+    rate : float, optional
+        Most bits a value, headers included; the smallest tolerance that keeps to it (within 2 %) is used.
+    codec : ToleranceCodec or BlockCodec, optional
+        Default: ``ToleranceCodec()``.
+    layout : Layout, optional
+        How the field is split over ranks. A collective call: every rank passes its part, and errors are raised on every
+        rank or on none.
+    progress : callable, optional
+        Called now and then with the tiles done and the tiles of this rank.
+
+    Returns
+    -------
+    CompressedArray
+
+    Raises
+    ------
+    ToleranceError
+        If the tolerance is not positive, or smaller than 32-bit indices can hold (the message names the smallest).
+    NonFiniteError
+        If there is a NaN or an infinity.
+    DtypeError, ShapeError, CodecError, LayoutError
+        If an argument is not as described above.
+
+    Examples
+    --------
+    >>> import numpy as np, hpcblaz as hb
+    >>> x = np.sin(np.linspace(0, 20, 100_000)).astype(np.float32)
+    >>> a = hb.compress(x, tolerance=1e-3)
+    >>> bool(np.abs(x - a.decompress()).max() <= 1e-3), a.ratio > 4
+    (True, True)
+    """
+    comm = communicator(layout.comm if layout is not None else None)
+    with comm.together():
+        target = _Target.of(tolerance, relative, psnr, rate, codec)
+        source = _Source.of(x, target.codec, layout)
+    extent = source.global_extent(comm)
+    if isinstance(target.codec, BlockCodec):
+        return _compress_fixed(source, target.codec, extent, comm)
+    return target.search(lambda t: _compress_within(source, t, extent, comm, progress), source, extent, comm)
+
+
+class _Source:
+    """A checked, C-contiguous input with all that the codec has to know of it."""
+
+    def __init__(self, values: NDArray[Any], codec: Codec, dtype: np.dtype[Any], layout: Layout | None) -> None:
+        self.values = values
+        self.codec = codec
+        self.dtype = dtype
+        self.layout = layout
+        self.grid = grid_of(codec, values.shape)
+
+    @classmethod
+    def of(cls, x: ArrayLike, codec: Codec, layout: Layout | None) -> "_Source":
+        if isinstance(x, CompressedArray):
+            raise UnsupportedOperationError(
+                "expected an array, got a CompressedArray: decompress it first, or keep it as it is"
+            )
+        if isinstance(x, np.ma.MaskedArray) and np.ma.count_masked(x):
+            raise NonFiniteError(
+                f"expected an array without masked values, got {np.ma.count_masked(x)} masked: fill them first"
+            )
+        try:
+            array = np.asarray(x)
+        except ValueError as error:
+            raise DtypeError(f"expected an array of numbers, got {type(x).__name__}: {error}") from None
+        if array.dtype.newbyteorder("=").name not in _SUPPORTED:
+            raise DtypeError(
+                f"expected dtype float16, float32, float64 or an integer type, got {array.dtype}: "
+                "convert with x.astype(...), or compress real and imaginary parts separately"
+            )
+        dtype = array.dtype.newbyteorder("=")
+        if array.ndim == 0:
+            raise ShapeError("expected an array of 1 to 4 axes, got a single number: wrap it as np.array([x])")
+        codec = with_block_shape(codec, array.ndim)
+        if layout is not None:
+            if layout.block_shape != codec.block_shape:
+                raise LayoutError(
+                    f"expected a layout of the codec's block shape {codec.block_shape}, got {layout.block_shape}: "
+                    "pass block_shape= to Layout"
+                )
+            if array.shape != layout.local_shape:
+                raise ShapeError(
+                    f"expected this rank's part of shape {layout.local_shape}, got {array.shape}: "
+                    "layout.local(x) cuts it out of a whole array"
+                )
+        if isinstance(codec, BlockCodec):
+            codec.mask(codec.block_shape or ())
+        wide = np.float32 if dtype.name in _EXACT_IN_SINGLE else np.float64
+        if dtype.name in ("int64", "uint64") and array.size and max(-int(array.min()), int(array.max())) > 2**53:
+            raise DtypeError(
+                "expected integers of at most 2**53 in magnitude, which float64 holds exactly, "
+                f"got {int(array.min())} to {int(array.max())}"
+            )
+        return cls(np.ascontiguousarray(array, dtype=wide), codec, dtype, layout)
+
+    def numerics(self, precision: str) -> Numerics:
+        return Numerics(self.grid, self.codec.transform, precision)
+
+    def global_extent(self, comm: Communicator) -> tuple[float, float]:
+        """Return the least and greatest value of the whole field, (0, 0) if it is empty; raise if one is not finite."""
+        error: HpcblazError | None = None
+        extent: tuple[float, float] | None = (math.inf, -math.inf)
+        if self.values.size:
+            extent = cpu.value_range(self.values, self.numerics(self.values.dtype.name))
+            if extent is None:
+                bad = ~np.isfinite(self.values)
+                first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
+                error = NonFiniteError(
+                    f"expected finite values, got {int(bad.sum())} NaN or infinite of {bad.size}, the first at index "
+                    f"{first}: replace them first, for example with np.nan_to_num"
+                )
+        comm.agree(error)
+        extents = comm.allgather(np.array(extent))
+        low, high = float(extents[:, 0].min()), float(extents[:, 1].max())
+        return (low, high) if low <= high else (0.0, 0.0)
+
+    @property
+    def cells(self) -> int:
+        """Cells of the whole field."""
+        return math.prod(self.layout.global_shape) if self.layout is not None else self.values.size
+
+
+class _Target:
+    """What the caller wants to hold, and the search for the tolerance that holds it."""
+
+    def __init__(self, name: str, value: float, codec: Codec) -> None:
+        self.name = name
+        self.value = value
+        self.codec = codec
+
+    @classmethod
+    def of(
+        cls,
+        tolerance: float | None,
+        relative: float | None,
+        psnr: float | None,
+        rate: float | None,
+        codec: Codec | None,
+    ) -> "_Target":
+        given = {"tolerance": tolerance, "relative": relative, "psnr": psnr, "rate": rate}
+        chosen = {name: value for name, value in given.items() if value is not None}
+        if codec is not None and not isinstance(codec, (ToleranceCodec, BlockCodec)):
+            raise CodecError(f"expected codec to be a ToleranceCodec or a BlockCodec, got {type(codec).__name__}")
+        if isinstance(codec, BlockCodec):
+            if chosen:
+                raise CodecError(f"expected no {' and no '.join(chosen)} with a BlockCodec, whose size is fixed")
+            return cls("codec", 0.0, codec)
+        if len(chosen) != 1:
+            raise ToleranceError(
+                f"expected one of tolerance=, relative=, psnr= and rate=, got {' and '.join(chosen) or 'none'}"
+            )
+        ((name, value),) = chosen.items()
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ToleranceError(f"expected {name} to be a number, got {value!r}") from None
+        if not (number > 0 and math.isfinite(number)):
+            raise ToleranceError(f"expected {name} to be positive and finite, got {value!r}")
+        return cls(name, number, codec or ToleranceCodec())
+
+    def search(
+        self,
+        attempt: Callable[[float], CompressedArray],
+        source: _Source,
+        extent: tuple[float, float],
+        comm: Communicator,
+    ) -> CompressedArray:
+        span = extent[1] - extent[0]
+        if not math.isfinite(span):
+            raise ToleranceError(f"expected a range that float64 holds, got {extent[0]} to {extent[1]}: rescale the data")
+        if self.name == "tolerance" or span == 0 or not source.cells:
+            return attempt(self.value)
+        if self.name == "relative":
+            return attempt(self.value * span)
+        if self.name == "psnr":
+            return self._search_psnr(attempt, span, source.cells)
+        return self._search_rate(attempt, span, source, comm)
+
+    def _search_psnr(self, attempt: Callable[[float], CompressedArray], span: float, cells: int) -> CompressedArray:
+        limit = span * 10 ** (-self.value / 20)
+        # The error of a block is spread like uniform noise: the largest is about three times the root mean square
+        tolerance = 3 * limit
+        best: CompressedArray | None = None
+        for _ in range(8):
+            a = attempt(tolerance)
+            rmse = a.error.l2 / math.sqrt(cells)
+            if rmse <= limit:
+                if best is None or a.error.l2 > best.error.l2:
+                    best = a
+                if rmse >= 0.9 * limit:
+                    break
+                tolerance *= min(2.0, 0.97 * limit / rmse) if rmse > 0 else 2.0
+            else:
+                tolerance *= max(0.25, 0.97 * limit / rmse)
+        return best if best is not None else attempt(limit)
+
+    def _search_rate(
+        self, attempt: Callable[[float], CompressedArray], span: float, source: _Source, comm: Communicator
+    ) -> CompressedArray:
+        def bits(a: CompressedArray) -> float:
+            return float(comm.allgather(np.array([a.local.nbytes])).sum()) * 8 / source.cells
+
+        low = span * 2.0**-60  # too fine, as far as known
+        best = attempt(span)
+        high = span
+        if bits(best) > self.value:
+            raise ToleranceError(
+                f"expected a rate of at least {bits(best):.3g} bits a value for this field, got {self.value:g}: "
+                "it is too small or its blocks are"
+            )
+        tolerance = span * 2.0 ** (-max(1.0, self.value))
+        for _ in range(12):
+            try:
+                a = attempt(tolerance)
+            except ToleranceError:
+                low = max(low, tolerance)
+            else:
+                spent = bits(a)
+                if spent <= self.value:
+                    best, high = a, tolerance
+                    if spent >= 0.98 * self.value:
+                        break
+                else:
+                    low = max(low, tolerance)
+            if high / low < 1.01:
+                break
+            tolerance = math.sqrt(low * high) if low > span * 2.0**-59 else high / 8
+        return best
+
+
+def _compress_within(
+    source: _Source,
+    tolerance: float,
+    extent: tuple[float, float],
+    comm: Communicator,
+    progress: Progress | None,
+) -> CompressedArray:
+    largest = max(abs(extent[0]), abs(extent[1]))
+    constant = extent[0] == extent[1]
+    error: HpcblazError | None = None
+    result: tuple[PackedBlocks, float, float] | None = None
+    precision = "float64"
+    for precision in _precisions(source, tolerance, largest):
+        error = None
+        aim = _field_tolerance(tolerance, source.dtype, precision, largest)
+        try:
+            result = _encode(source, precision, 1.0 if constant else aim, 0.0 if constant else largest, progress)
+        except HpcblazError as refusal:
+            error = refusal
+        failed = comm.allgather(np.array([result is None]))
+        if not failed.any():
+            break
+        result = None
+    if result is None and error is None:
+        error = ToleranceError(
+            f"expected a tolerance that {precision} arithmetic can hold on values up to {largest:g}, got {tolerance:g}: "
+            f"try {_smallest(source, largest):.3g} or more"
+        )
+    comm.agree(error)
+    if result is None:  # agree has raised on every rank
+        raise ToleranceError(f"expected a larger tolerance, got {tolerance:g}")
+    blocks, max_abs, l2 = result
+    if constant:
+        max_abs = l2 = 0.0
+    bounds = comm.allgather(np.array([max_abs, l2]))
+    field_error = ErrorBound(float(bounds[:, 0].max()), float(np.hypot.reduce(bounds[:, 1])) * (1 + 2.0**-50))
+    return CompressedArray(
+        blocks,
+        source.numerics(precision),
+        source.codec,
+        source.dtype,
+        field_error,
+        magnitude=largest,
+        offset=extent[0] if constant else 0.0,
+        layout=source.layout,
+        promise=tolerance,
+    )
+
+
+def _field_tolerance(tolerance: float, dtype: np.dtype[Any], precision: str, largest: float) -> float:
+    """Return the tolerance of the field before it is rounded to the array's dtype.
+
+    The original is a number of that dtype, so rounding to the nearest one at most doubles an error (and adds at most
+    half a unit in the last place); and of an integer an error below a half disappears.
+    """
+    if dtype.kind in "iu":
+        return min(tolerance, math.floor(tolerance) + 0.499)
+    if dtype.name == precision:  # errors are measured on the very values that are returned
+        return tolerance
+    half_unit = float(np.spacing(dtype.type(min(largest + tolerance, float(np.finfo(dtype).max))))) / 2
+    return max(tolerance / 2, tolerance - half_unit)
+
+
+def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
+    """Return the precisions to try, the fastest first."""
+    if source.values.dtype == np.float64:
+        return ["float64"]
+    ordinary = 2.0**-90 < tolerance < 2.0**90 and largest < 2.0**100
+    if not ordinary or tolerance <= 2.0**-20 * largest:
+        return ["float64"]
+    return ["float32", "float64"]
+
+
+def _encode(
+    source: _Source, precision: str, tolerance: float, largest: float, progress: Progress | None
+) -> tuple[PackedBlocks, float, float] | None:
+    codec = source.codec
+    sides = codec.block_shape or ()
+    numerics = source.numerics(precision)
+    values = source.values.astype(precision, copy=False)
+    if largest == 0.0:
+        values = np.zeros_like(values)
+    gain = growth(codec.transform, sides)
+    root = math.sqrt(math.prod(sides))
+    exponent = math.floor(math.log2(2 * tolerance / gain)) - 1
+    mean_level = 0
+    if codec.transform != "identity":
+        mean_level = max(0, min(3, math.floor(math.log2(gain * root / 2))))
+    if root * largest >= 2.0 ** (30 + exponent + mean_level) or not -1000 < exponent < 1000 or root * largest > 1e300:
+        raise ToleranceError(
+            f"expected a tolerance that 32-bit indices can hold on values up to {largest:g}, got {tolerance:g}: "
+            f"the smallest usable is about {_smallest(source, largest):.3g}"
+        )
+    # Errors are measured with a relative rounding of a few units; aim that much lower
+    unit = UNIT_ROUNDOFF[precision]
+    aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
+    result = cpu.encode(
+        values, numerics, aim, rounding(codec.transform, sides, precision), exponent, mean_level, progress
+    )
+    if result is None:
+        return None
+    blocks, max_abs, l2 = result
+    return blocks, max_abs * (1 + 8 * unit), l2 * (1 + (8 + math.prod(sides)) * unit)
+
+
+def _smallest(source: _Source, largest: float) -> float:
+    """Return a tolerance that is surely large enough for 32-bit indices and double precision."""
+    sides = source.codec.block_shape or ()
+    gain = growth(source.codec.transform, sides)
+    root = math.sqrt(math.prod(sides))
+    indices = gain * root * largest * 2.0**-29
+    roundings = 4 * rounding(source.codec.transform, sides, "float64") * (1 + root) * largest
+    return max(indices, roundings, 2.0**-990)
+
+
+def _compress_fixed(
+    source: _Source, codec: BlockCodec, extent: tuple[float, float], comm: Communicator
+) -> CompressedArray:
+    sides = source.grid.block_shape
+    largest = max(abs(extent[0]), abs(extent[1]))
+    index_dtype = np.dtype(codec.index_dtype)
+    single = source.values.dtype == np.float32 and index_dtype.itemsize < 4
+    precision = "float32" if single and (largest == 0 or 2.0**-90 < largest < 2.0**100) else "float64"
+    error: HpcblazError | None = None
+    if largest * math.sqrt(math.prod(sides)) > 1e300:
+        error = DtypeError(f"expected values below 1e300 in magnitude, got {largest:g}: rescale the data")
+    comm.agree(error)
+    numerics = source.numerics(precision)
+    template = _fixed_blocks(source, codec, numerics)
+    values = source.values.astype(precision, copy=False)
+    slack = rounding(codec.transform, sides, precision)
+    blocks, max_abs, l2 = cpu.encode_fixed(values, numerics, template, slack)
+    unit = UNIT_ROUNDOFF[precision]
+    bounds = comm.allgather(np.array([max_abs * (1 + 8 * unit), l2 * (1 + (8 + math.prod(sides)) * unit)]))
+    field_error = ErrorBound(float(bounds[:, 0].max()), float(np.hypot.reduce(bounds[:, 1])) * (1 + 2.0**-50))
+    return CompressedArray(
+        blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout
+    )
+
+
+def _fixed_blocks(source: _Source, codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
+    grid = source.grid
+    pad = (1,) * (4 - grid.ndim)
+    mask = codec.mask(grid.block_shape).reshape(pad + grid.block_shape)
+    kept = np.zeros((len(grid.regions), 1 + grid.block_size), np.int64)
+    for row, region in zip(kept, grid.regions, strict=True):
+        present = np.zeros_like(mask)
+        present[tuple(slice(0, int(v)) for v in region[8:12])] = True
+        which = np.flatnonzero(mask & present)
+        row[0] = len(which)
+        row[1 : 1 + len(which)] = which
+    counts = grid.tiles[:, 2]
+    starts = np.zeros((len(grid.tiles) + 1, 3), np.int64)
+    starts[1:, 0] = np.cumsum(counts * kept[grid.tiles[:, 0], 0]) if len(counts) else 0
+    starts[1:, 1] = np.cumsum(counts)
+    starts[:-1, 2] = grid.tiles[:, 0]
+    return FixedBlocks(
+        np.zeros(int(starts[-1, 0]), np.dtype(codec.index_dtype)),
+        np.zeros(int(starts[-1, 1]), numerics.dtype),
+        starts,
+        kept,
+    )
+

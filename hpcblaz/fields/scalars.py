@@ -1,0 +1,67 @@
+"""Numbers that know how wrong they can be."""
+
+import math
+from dataclasses import dataclass
+
+
+class CertifiedFloat(float):
+    """A float with a bound of its distance from the answer on the original data.
+
+    Parameters
+    ----------
+    value : float
+        The answer on the compressed data.
+    error : float
+        ``abs(value - answer on the original data) <= error``.
+
+    Attributes
+    ----------
+    error : float
+        The bound; infinite where there is none.
+    interval : tuple of float
+        The answer on the original data lies in it.
+
+    Examples
+    --------
+    >>> m = CertifiedFloat(2.0, 0.5)
+    >>> m + 1, m.error, m.interval
+    (3.0, 0.5, (1.5, 2.5))
+    """
+
+    __slots__ = ("error",)
+    error: float
+
+    def __new__(cls, value: float, error: float) -> "CertifiedFloat":
+        self = super().__new__(cls, value)
+        self.error = float(error)
+        return self
+
+    def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
+        return float(self), self.error
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Least and greatest value that the answer on the original data can have."""
+        low, high = float(self) - self.error, float(self) + self.error
+        return math.nextafter(low, -math.inf) if low + self.error != self else low, (
+            math.nextafter(high, math.inf) if high - self.error != self else high
+        )
+
+    def __repr__(self) -> str:
+        return float.__repr__(self)
+
+
+@dataclass(frozen=True)
+class ErrorBound:
+    """Bounds of the difference between a compressed array and its original.
+
+    Parameters
+    ----------
+    max_abs : float
+        Largest absolute difference of any value.
+    l2 : float
+        Square root of the sum of squared differences.
+    """
+
+    max_abs: float
+    l2: float
