@@ -15,6 +15,7 @@ from hpcblaz._version import __version__
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.compress import compress
+from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import (
     BlockField,
@@ -32,6 +33,7 @@ from hpcblaz.fields.statistics import (
     variance,
     wasserstein_distance,
 )
+from hpcblaz.fields.storage import load
 from hpcblaz.mpi import Layout
 
 __all__ = [
@@ -51,8 +53,10 @@ __all__ = [
     "covariance",
     "dot",
     "errors",
+    "load",
     "mean",
     "norm",
+    "save",
     "standard_deviation",
     "structural_similarity",
     "total",

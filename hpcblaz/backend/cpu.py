@@ -180,7 +180,6 @@ def encode(
     limit = _record_limit(size)
     per_job = max(1, min(64, _SCRATCH_WORDS // limit))
     steps = np.ldexp(1.0, exponent + np.arange(LEVELS)).astype(numerics.dtype)
-    inverse_steps = np.ldexp(1.0, -(exponent + np.arange(LEVELS))).astype(numerics.dtype)
     flat = x.reshape(-1)
     stats = np.zeros((len(tiles), 3))
     sink = _Sink(len(tiles), limit * len(tiles))
@@ -189,7 +188,7 @@ def encode(
         return bool(
             module.encode(
                 flat, grid.shape4, grid.regions, tiles, start, stop, numerics.matrices, real(tolerance),
-                real(allowance), steps, inverse_steps, mean_level, out, sizes, stats[start:stop],
+                real(allowance), steps, mean_level, out, sizes, stats[start:stop],
             )
         )  # fmt: skip
 

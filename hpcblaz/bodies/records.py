@@ -32,55 +32,43 @@ def write_widths(words, position, widths, size):
 
     A bitmap says which are not zero. Of those, widths up to 14 take a nibble, wider ones three.
     """
-    first = position
-    position += (size + 31) // 32
-    for i in range(first, position):
+    nibbles = position + (size + 31) // 32
+    for i in range(position, nibbles + (3 * size + 7) // 8):
         words[i] = np.uint32(0)
-    shift = 32
-    position -= 1
+    count = 0
     for k in range(1, size):
         width = widths[k]
-        if width == 0:
-            continue
-        words[first + (k >> 5)] |= np.uint32(1 << (k & 31))
-        code = width if width < 15 else 15 | ((width & 15) << 4) | ((width >> 4) << 8)
-        for _ in range(1 if width < 15 else 3):
-            if shift == 32:
-                position += 1
-                words[position] = np.uint32(0)
-                shift = 0
-            words[position] |= np.uint32((code & 15) << shift)
-            code >>= 4
-            shift += 4
-    return position + 1
+        present = 1 if width else 0
+        words[position + (k >> 5)] |= np.uint32(present << (k & 31))
+        code = width if width < 15 else 15
+        words[nibbles + (count >> 3)] |= np.uint32(code << (4 * (count & 7)))
+        count += present
+        if width >= 15:
+            words[nibbles + (count >> 3)] |= np.uint32((width & 15) << (4 * (count & 7)))
+            count += 1
+            words[nibbles + (count >> 3)] |= np.uint32((width >> 4) << (4 * (count & 7)))
+            count += 1
+    return nibbles + ((count + 7) >> 3)
 
 
 @register_jitable
 def read_widths(words, position, widths, size):
     """Read what :func:`write_widths` wrote into `widths`; return the position after it."""
-    first = position
-    position += (size + 31) // 32 - 1
-    shift = 32
-    widths[0] = 0
+    nibbles = position + (size + 31) // 32
+    count = 0
     bitmap = np.uint32(0)
     for k in range(size):
         if k & 31 == 0:
-            bitmap = words[first + (k >> 5)]
-        present = (bitmap >> np.uint32(k & 31)) & np.uint32(1)
-        width = 0
-        if k > 0 and present:
-            if shift == 32:
-                position += 1
-                shift = 0
-            width = np.int64((words[position] >> np.uint32(shift)) & np.uint32(15))
-            shift += 4
-            if width == 15:
-                width = 0
-                for half in range(2):
-                    if shift == 32:
-                        position += 1
-                        shift = 0
-                    width |= np.int64((words[position] >> np.uint32(shift)) & np.uint32(15)) << (4 * half)
-                    shift += 4
+            bitmap = words[position + (k >> 5)]
+        present = np.int64((bitmap >> np.uint32(k & 31)) & np.uint32(1))
+        # Read ahead even where no width follows: a branch here would be mispredicted half the time
+        width = np.int64((words[nibbles + (count >> 3)] >> np.uint32(4 * (count & 7))) & np.uint32(15)) * present
+        count += present
+        if width == 15:
+            low = np.int64((words[nibbles + (count >> 3)] >> np.uint32(4 * (count & 7))) & np.uint32(15))
+            count += 1
+            high = np.int64((words[nibbles + (count >> 3)] >> np.uint32(4 * (count & 7))) & np.uint32(15))
+            count += 1
+            width = low | high << 4
         widths[k] = width
-    return position + 1
+    return nibbles + ((count + 7) >> 3)

@@ -1,6 +1,7 @@
 """Linear arithmetic on compressed arrays: scalars cost nothing, sums are sums of coefficients."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,11 @@ def real(value: Any, operation: str) -> float:
     if isinstance(value, (str, bytes)):
         raise UnsupportedOperationError(f"expected a number or a CompressedArray to {operation}, got {value!r}")
     try:
+        if np.iscomplexobj(value):
+            raise TypeError
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError):
         raise UnsupportedOperationError(
             f"expected a real number or a CompressedArray to {operation}, got {value!r}"
@@ -130,8 +135,12 @@ def add(a: "CompressedArray", other: Any, weight_a: float, weight_b: float) -> "
     if lead == 0.0 or other._factor == 0.0:
         constant, varying, weight = (a, other, weight_b) if lead == 0.0 else (other, a, weight_a)
         return _add_constant(varying, weight, constant, weight_b if weight == weight_a else weight_a, dtype)
+    if abs(other._factor) > 2.0**32 * abs(lead):  # the payload is that of the larger one: it stays in range
+        return add(other, a, weight_b, weight_a)
     ratio = other._factor * weight_b / lead
     numerics = a._numerics if a._numerics.precision == "float64" else other._numerics
+    if not _bound(a) + _bound(other) < 2.0**100 * abs(lead):
+        numerics = replace(numerics, precision="float64")
     error: HpcblazError | None = None
     blocks: Blocks = a._blocks
     lost_max = lost_l2 = 0.0
@@ -158,6 +167,11 @@ def add(a: "CompressedArray", other: Any, weight_a: float, weight_b: float) -> "
     )
 
 
+def _bound(a: "CompressedArray") -> float:
+    """Return a bound of the magnitudes of factor times payload."""
+    return a._magnitude + a._field_error.max_abs + abs(a._offset)
+
+
 def _add_constant(
     varying: "CompressedArray", weight: float, constant: "CompressedArray", other_weight: float, dtype: np.dtype[Any]
 ) -> "CompressedArray":
@@ -175,9 +189,12 @@ def _combine(
     """Return the payload of ``a + ratio * b`` and what was rounded away from it."""
     first, second = a._blocks, b._blocks
     if isinstance(first, FixedBlocks) and isinstance(second, FixedBlocks):
+        first = replace(first, scales=first.scales.astype(numerics.dtype, copy=False))  # the result's precision
         return cpu.combine_fixed(first, 1.0, second, ratio, numerics)
     if not (isinstance(first, PackedBlocks) and isinstance(second, PackedBlocks)):
         raise CodecError("expected two arrays of one codec")
+    if abs(ratio) < 2.0**-900:
+        raise ToleranceError("expected a sum that 32-bit indices hold, got operands of too different magnitude")
     shift = math.floor(math.log2(abs(ratio)))
     exponent = _common(first.exponent, second.exponent + shift)
     mean_exponent = _common(first.mean_exponent, second.mean_exponent + shift)

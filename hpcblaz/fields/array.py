@@ -2,6 +2,9 @@
 
 import math
 import numbers
+import os
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -12,7 +15,8 @@ from hpcblaz.backend import cpu
 from hpcblaz.backend.cpu import Blocks, Numerics
 from hpcblaz.errors import DtypeError, ShapeError, UnsupportedOperationError
 from hpcblaz.fields import arithmetic, statistics
-from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec
+from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec, half_unit
+from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import BlockField
 from hpcblaz.fields.window import Window
@@ -71,6 +75,7 @@ class CompressedArray:
         offset: float = 0.0,
         layout: Layout | None = None,
         promise: float | None = None,
+        attributes: Mapping[str, Any] | None = None,
     ) -> None:
         self._blocks = blocks
         self._numerics = numerics
@@ -82,9 +87,10 @@ class CompressedArray:
         self._offset = offset
         self._layout = layout
         self._promise = promise
+        self._attributes = dict(attributes or {})
 
     def _replace(self, **changes: Any) -> "CompressedArray":
-        """Return a copy with some constructor arguments changed; the promise of the original lapses."""
+        """Return a copy with some constructor arguments changed; promise and attributes of the original lapse."""
         arguments: dict[str, Any] = {
             "blocks": self._blocks,
             "numerics": self._numerics,
@@ -143,7 +149,14 @@ class CompressedArray:
     @property
     def local(self) -> "CompressedArray":
         """This rank's part, as an array of its own; the array itself if it is not split."""
-        return self if self._layout is None else self._replace(layout=None, promise=self._promise)
+        return self if self._layout is None else self._replace(
+            layout=None, promise=self._promise, attributes=self._attributes
+        )
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What the file that the array was loaded from holds beside it (a copy); results of operations have none."""
+        return dict(self._attributes)
 
     @cached_property
     def error(self) -> ErrorBound:
@@ -151,32 +164,40 @@ class CompressedArray:
 
         They include what rounding to `dtype` adds.
         """
-        max_abs = self._field_error.max_abs
-        if self._promise is not None and self._dtype.kind in "iu":
-            added = 0.0
-            max_abs = math.floor(max_abs + 0.5)
+        max_abs, l2 = self._field_error.max_abs, self._field_error.l2
+        root = math.sqrt(self.size)
+        if self._dtype.kind in "iu":  # the original is an integer: rounding moves a value by a half, and at most doubles an error
+            bound = float(math.floor(max_abs + 0.5))
+            l2 = min(2 * l2, l2 + 0.5 * root)
         else:
             added = self._rounding(max_abs)
-        bound = max_abs + added
+            bound = max_abs + added
+            l2 += root * added
         if self._promise is not None:
             bound = min(bound, self._promise)
-            added = min(added, self._promise)
-        l2 = self._field_error.l2 + math.sqrt(self.size) * added
-        return ErrorBound(bound, min(l2, math.sqrt(self.size) * bound))
+        return ErrorBound(bound, min(l2, root * bound * (1 + 2.0**-50)))
 
     def _rounding(self, max_abs: float) -> float:
         """Return what decoding with factor and offset, and the conversion to dtype, may add to an error."""
         largest = self._magnitude + max_abs
-        precision = self._numerics.precision
+        precision = self._evaluation.precision
         added = 0.0
         if abs(self._factor) != 1.0 or self._offset != 0.0:
-            added = 4 * UNIT_ROUNDOFF[precision] * (largest + abs(self._offset)) + 2.0**-149
-        narrow = self._dtype if self._dtype.kind == "f" else np.dtype(np.float64)
-        if largest > float(np.finfo(narrow).max) or largest > float(np.finfo(precision).max):
+            least = 2.0**-149 if precision == "float32" else 2.0**-1074
+            added = 4 * UNIT_ROUNDOFF[precision] * (largest + abs(self._offset)) + 2 * least
+        if self._magnitude > float(np.finfo(self._dtype).max) or largest > float(np.finfo(precision).max):
             return math.inf
-        if narrow.itemsize < np.dtype(precision).itemsize:
-            added += float(np.spacing(narrow.type(largest))) / 2
+        if self._dtype.itemsize < np.dtype(precision).itemsize:
+            added += half_unit(self._dtype, largest)
         return added
+
+    @cached_property
+    def _evaluation(self) -> Numerics:
+        """What values are decoded with: double precision where factor or values could leave single precision."""
+        ordinary = self._factor == 0 or 2.0**-60 < abs(self._factor) < 2.0**60
+        if ordinary and self._magnitude + self._field_error.max_abs < 2.0**120:
+            return self._numerics
+        return replace(self._numerics, precision="float64")
 
     @cached_property
     def _comm(self) -> Communicator:
@@ -192,7 +213,7 @@ class CompressedArray:
         numpy.ndarray
             Of `dtype`, in C order, of `shape` (or the layout's local shape).
         """
-        return self._to_dtype(cpu.decode(self._blocks, self._numerics, self._factor, self._offset))
+        return self._to_dtype(cpu.decode(self._blocks, self._evaluation, self._factor, self._offset))
 
     def __getitem__(self, index: Any) -> Any:
         """Return the values at a basic index, decoding only the blocks that it touches.
@@ -215,7 +236,7 @@ class CompressedArray:
         return window.take(self._raw(low, high))
 
     def _raw(self, low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[Any]:
-        return self._to_dtype(cpu.decode(self._blocks, self._numerics, self._factor, self._offset, low, high))
+        return self._to_dtype(cpu.decode(self._blocks, self._evaluation, self._factor, self._offset, low, high))
 
     def _to_dtype(self, values: NDArray[Any]) -> NDArray[Any]:
         if self._dtype.kind in "iu":
@@ -225,6 +246,9 @@ class CompressedArray:
             converted = np.where(top, 0, values).astype(self._dtype)
             converted[top] = limits.max
             return converted
+        limit = float(np.finfo(self._dtype).max)
+        if self._magnitude <= limit < self._magnitude + self._field_error.max_abs:
+            values = np.clip(values, -limit, limit)  # the original is not beyond the limit
         return values.astype(self._dtype, copy=False)
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
@@ -258,6 +282,10 @@ class CompressedArray:
             raise DtypeError(f"expected float16, float32 or float64, got {target}: decompress to get other types")
         return self if target == self._dtype else self._replace(dtype=target)
 
+    def save(self, path: str | os.PathLike[str], *, attributes: Mapping[str, Any] | None = None) -> None:
+        """Write the array to a file; see :func:`hpcblaz.save`."""
+        save(self, path, attributes=attributes)
+
     def __len__(self) -> int:
         return self.shape[0]
 
@@ -276,7 +304,7 @@ class CompressedArray:
     # Arithmetic
 
     def __neg__(self) -> "CompressedArray":
-        return arithmetic.scale(self, -1.0, self._dtype)
+        return arithmetic.scale(self, -1.0, arithmetic.result_dtype(self, -1.0))
 
     def __pos__(self) -> "CompressedArray":
         return self

@@ -40,8 +40,9 @@ class Interval:
 
     def square(self) -> "Interval":
         """Return the interval of the squares."""
-        low = 0.0 if self.low <= 0 <= self.high else min(self.low**2, self.high**2)
-        return Interval(max(0.0, _down(low)), _up(max(self.low**2, self.high**2)))
+        ends = (self.low * self.low, self.high * self.high)
+        low = 0.0 if self.low <= 0 <= self.high else min(ends)
+        return Interval(max(0.0, _down(low)), _up(max(ends)))
 
     def power(self, exponent: float) -> "Interval":
         """Return the interval of the powers; infinite where a power is not real."""

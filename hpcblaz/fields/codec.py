@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from hpcblaz.backend.blocks import BlockGrid, default_block_shape
+from hpcblaz.backend.cpu import FixedBlocks, Numerics
 from hpcblaz.bodies.transforms import KINDS, depth, matrix
 from hpcblaz.errors import CodecError
 
@@ -189,11 +190,43 @@ def grid_of(codec: Codec, shape: tuple[int, ...]) -> BlockGrid:
     return BlockGrid(shape, codec.block_shape)
 
 
+def empty_blocks(codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
+    """Return the payload of a field of zeros: where its tiles begin, which coefficients they keep, and room for them."""
+    grid = numerics.grid
+    pad = (1,) * (4 - grid.ndim)
+    mask = codec.mask(grid.block_shape).reshape(pad + grid.block_shape)
+    kept = np.zeros((len(grid.regions), 1 + grid.block_size), np.int64)
+    for row, region in zip(kept, grid.regions, strict=True):
+        present = np.zeros_like(mask)
+        present[tuple(slice(0, int(v)) for v in region[8:12])] = True
+        which = np.flatnonzero(mask & present)
+        row[0] = len(which)
+        row[1 : 1 + len(which)] = which
+    counts = grid.tiles[:, 2]
+    starts = np.zeros((len(grid.tiles) + 1, 3), np.int64)
+    starts[1:, 0] = np.cumsum(counts * kept[grid.tiles[:, 0], 0]) if len(counts) else 0
+    starts[1:, 1] = np.cumsum(counts)
+    starts[:-1, 2] = grid.tiles[:, 0]
+    return FixedBlocks(
+        np.zeros(int(starts[-1, 0]), np.dtype(codec.index_dtype)),
+        np.zeros(int(starts[-1, 1]), numerics.dtype),
+        starts,
+        kept,
+    )
+
+
 def growth(transform: str, block_shape: tuple[int, ...]) -> float:
     """Return the factor from the largest error of a coefficient to that of a sample: a product of row sums."""
     return math.prod(
         max(float(np.abs(matrix(transform, m)).sum(axis=0).max()) for m in range(1, side + 1)) for side in block_shape
     )
+
+
+def half_unit(dtype: np.dtype[Any], largest: float) -> float:
+    """Return how far rounding to a floating-point type can move a number of at most this magnitude."""
+    info = np.finfo(dtype)
+    exponent = math.frexp(largest)[1] - 1 if math.isfinite(largest) else info.maxexp
+    return math.ldexp(0.5, min(max(exponent, info.minexp), info.maxexp - 1) - info.nmant)
 
 
 def rounding(transform: str, block_shape: tuple[int, ...], precision: str) -> float:

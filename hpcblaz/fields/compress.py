@@ -1,6 +1,7 @@
 """From an array to a compressed array."""
 
 import math
+import numbers
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcblaz.backend import cpu
-from hpcblaz.backend.cpu import FixedBlocks, Numerics, PackedBlocks, Progress
+from hpcblaz.backend.cpu import Numerics, PackedBlocks, Progress
 from hpcblaz.errors import (
     CodecError,
     DtypeError,
@@ -25,8 +26,10 @@ from hpcblaz.fields.codec import (
     BlockCodec,
     Codec,
     ToleranceCodec,
+    empty_blocks,
     grid_of,
     growth,
+    half_unit,
     rounding,
     with_block_shape,
 )
@@ -97,6 +100,11 @@ def compress(
     """
     comm = communicator(layout.comm if layout is not None else None)
     with comm.together():
+        if layout is not None and (layout.size, layout.rank) != (comm.size, comm.rank):
+            raise LayoutError(
+                f"expected a layout of the communicator's rank {comm.rank} of {comm.size}, got rank {layout.rank} of "
+                f"{layout.size}: pass the communicator to Layout"
+            )
         target = _Target.of(tolerance, relative, psnr, rate, codec)
         source = _Source.of(x, target.codec, layout)
     extent = source.global_extent(comm)
@@ -216,10 +224,11 @@ class _Target:
                 f"expected one of tolerance=, relative=, psnr= and rate=, got {' and '.join(chosen) or 'none'}"
             )
         ((name, value),) = chosen.items()
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ToleranceError(f"expected {name} to be a number, got {value!r}") from None
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            value = value[()]
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+            raise ToleranceError(f"expected {name} to be a number, got {value!r}")
+        number = float(value)
         if not (number > 0 and math.isfinite(number)):
             raise ToleranceError(f"expected {name} to be positive and finite, got {value!r}")
         return cls(name, number, codec or ToleranceCodec())
@@ -303,6 +312,8 @@ def _compress_within(
 ) -> CompressedArray:
     largest = max(abs(extent[0]), abs(extent[1]))
     constant = extent[0] == extent[1]
+    if not constant:
+        _check_magnitude(source, largest)
     error: HpcblazError | None = None
     result: tuple[PackedBlocks, float, float] | None = None
     precision = "float64"
@@ -319,8 +330,8 @@ def _compress_within(
         result = None
     if result is None and error is None:
         error = ToleranceError(
-            f"expected a tolerance that {precision} arithmetic can hold on values up to {largest:g}, got {tolerance:g}: "
-            f"try {_smallest(source, largest):.3g} or more"
+            f"expected a tolerance that 32-bit indices can hold on values up to {largest:g}, got {tolerance:g}: "
+            f"the smallest usable is about {1.005 * _smallest(source, largest):.3g}"
         )
     comm.agree(error)
     if result is None:  # agree has raised on every rank
@@ -353,8 +364,7 @@ def _field_tolerance(tolerance: float, dtype: np.dtype[Any], precision: str, lar
         return min(tolerance, math.floor(tolerance) + 0.499)
     if dtype.name == precision:  # errors are measured on the very values that are returned
         return tolerance
-    half_unit = float(np.spacing(dtype.type(min(largest + tolerance, float(np.finfo(dtype).max))))) / 2
-    return max(tolerance / 2, tolerance - half_unit)
+    return max(tolerance / 2, tolerance - half_unit(dtype, largest + tolerance))
 
 
 def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
@@ -378,15 +388,14 @@ def _encode(
         values = np.zeros_like(values)
     gain = growth(codec.transform, sides)
     root = math.sqrt(math.prod(sides))
-    exponent = math.floor(math.log2(2 * tolerance / gain)) - 1
+    tolerance = min(tolerance, 2.0**900)  # beyond every value
+    widest = 2 * tolerance / gain
+    exponent = math.floor(math.log2(widest)) - 1 if widest > 0 else -2000
     mean_level = 0
     if codec.transform != "identity":
         mean_level = max(0, min(3, math.floor(math.log2(gain * root / 2))))
-    if root * largest >= 2.0 ** (30 + exponent + mean_level) or not -1000 < exponent < 1000 or root * largest > 1e300:
-        raise ToleranceError(
-            f"expected a tolerance that 32-bit indices can hold on values up to {largest:g}, got {tolerance:g}: "
-            f"the smallest usable is about {_smallest(source, largest):.3g}"
-        )
+    if root * largest >= 2.0 ** (30 + exponent + mean_level) or not -1000 < exponent < 1000:
+        return None
     # Errors are measured with a relative rounding of a few units; aim that much lower
     unit = UNIT_ROUNDOFF[precision]
     aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
@@ -406,7 +415,18 @@ def _smallest(source: _Source, largest: float) -> float:
     root = math.sqrt(math.prod(sides))
     indices = gain * root * largest * 2.0**-29
     roundings = 4 * rounding(source.codec.transform, sides, "float64") * (1 + root) * largest
-    return max(indices, roundings, 2.0**-990)
+    least = max(indices, roundings, 2.0**-990)
+    if source.dtype.kind in "iu":
+        return least if least % 1 < 0.499 else float(math.ceil(least))
+    if source.dtype.name == "float64":
+        return least
+    return min(2 * least, least + half_unit(source.dtype, 2 * largest))
+
+
+def _check_magnitude(source: _Source, largest: float) -> None:
+    """Raise DtypeError if coefficients could leave double precision."""
+    if largest * math.sqrt(source.grid.block_size) > 1e300:
+        raise DtypeError(f"expected values below 1e300 in magnitude, got {largest:g}: rescale the data")
 
 
 def _compress_fixed(
@@ -417,12 +437,9 @@ def _compress_fixed(
     index_dtype = np.dtype(codec.index_dtype)
     single = source.values.dtype == np.float32 and index_dtype.itemsize < 4
     precision = "float32" if single and (largest == 0 or 2.0**-90 < largest < 2.0**100) else "float64"
-    error: HpcblazError | None = None
-    if largest * math.sqrt(math.prod(sides)) > 1e300:
-        error = DtypeError(f"expected values below 1e300 in magnitude, got {largest:g}: rescale the data")
-    comm.agree(error)
+    _check_magnitude(source, largest)
     numerics = source.numerics(precision)
-    template = _fixed_blocks(source, codec, numerics)
+    template = empty_blocks(codec, numerics)
     values = source.values.astype(precision, copy=False)
     slack = rounding(codec.transform, sides, precision)
     blocks, max_abs, l2 = cpu.encode_fixed(values, numerics, template, slack)
@@ -432,28 +449,3 @@ def _compress_fixed(
     return CompressedArray(
         blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout
     )
-
-
-def _fixed_blocks(source: _Source, codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
-    grid = source.grid
-    pad = (1,) * (4 - grid.ndim)
-    mask = codec.mask(grid.block_shape).reshape(pad + grid.block_shape)
-    kept = np.zeros((len(grid.regions), 1 + grid.block_size), np.int64)
-    for row, region in zip(kept, grid.regions, strict=True):
-        present = np.zeros_like(mask)
-        present[tuple(slice(0, int(v)) for v in region[8:12])] = True
-        which = np.flatnonzero(mask & present)
-        row[0] = len(which)
-        row[1 : 1 + len(which)] = which
-    counts = grid.tiles[:, 2]
-    starts = np.zeros((len(grid.tiles) + 1, 3), np.int64)
-    starts[1:, 0] = np.cumsum(counts * kept[grid.tiles[:, 0], 0]) if len(counts) else 0
-    starts[1:, 1] = np.cumsum(counts)
-    starts[:-1, 2] = grid.tiles[:, 0]
-    return FixedBlocks(
-        np.zeros(int(starts[-1, 0]), np.dtype(codec.index_dtype)),
-        np.zeros(int(starts[-1, 1]), numerics.dtype),
-        starts,
-        kept,
-    )
-

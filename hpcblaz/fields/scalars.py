@@ -33,7 +33,7 @@ class CertifiedFloat(float):
 
     def __new__(cls, value: float, error: float) -> "CertifiedFloat":
         self = super().__new__(cls, value)
-        self.error = float(error)
+        self.error = math.inf if math.isnan(error) else float(error)
         return self
 
     def __getnewargs__(self) -> tuple[float, float]:  # type: ignore[override]
@@ -42,10 +42,16 @@ class CertifiedFloat(float):
     @property
     def interval(self) -> tuple[float, float]:
         """Least and greatest value that the answer on the original data can have."""
-        low, high = float(self) - self.error, float(self) + self.error
-        return math.nextafter(low, -math.inf) if low + self.error != self else low, (
-            math.nextafter(high, math.inf) if high - self.error != self else high
-        )
+        value, error = float(self), self.error
+        low, high = value - error, value + error
+        if math.isnan(low) or math.isinf(error):
+            return -math.inf, math.inf
+        # The sum of three numbers is rounded once, so its sign says on which side an end was rounded
+        if math.isfinite(low) and math.fsum((value, -error, -low)) < 0:
+            low = math.nextafter(low, -math.inf)
+        if math.isfinite(high) and math.fsum((value, error, -high)) > 0:
+            high = math.nextafter(high, math.inf)
+        return low, high
 
     def __repr__(self) -> str:
         return float.__repr__(self)

@@ -63,12 +63,12 @@ class Moments:
     @property
     def norm_a(self) -> float:
         """2-norm of the first field."""
-        return math.sqrt(self.square_a + self.n * self.mean_a**2)
+        return math.sqrt(self.square_a + self.n * (self.mean_a * self.mean_a))
 
     @property
     def norm_b(self) -> float:
         """2-norm of the second field."""
-        return math.sqrt(self.square_b + self.n * self.mean_b**2)
+        return math.sqrt(self.square_b + self.n * (self.mean_b * self.mean_b))
 
     @property
     def dot(self) -> float:
@@ -119,6 +119,16 @@ def _relative_rounding(*arrays: "CompressedArray") -> float:
     return 20 * UNIT_ROUNDOFF[precision] + _SEQUENTIAL * UNIT
 
 
+def _certified(value: float, bound: float, *arrays: "CompressedArray") -> CertifiedFloat:
+    """Return an answer made of squares or products, without a bound where those could leave double precision."""
+    for a in arrays:
+        largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
+        payload = largest / abs(a._factor) if a._factor else largest
+        if largest and not (2.0**-450 < min(largest, payload) and max(largest, payload) < 2.0**450):
+            return CertifiedFloat(value, math.inf)
+    return CertifiedFloat(value, bound)
+
+
 def _value_rounding(a: "CompressedArray") -> float:
     """Return how far rounding can move a mean."""
     return 16 * UNIT * (a._magnitude + a._field_error.max_abs + abs(a._offset))
@@ -132,7 +142,7 @@ def _moments(a: "CompressedArray", means_only: bool = False) -> Moments:
         square = 0.0
         if not means_only:
             _, means, rest = cpu.moments(a._blocks, a._numerics, center)
-            square = a._factor**2 * float(means + rest)
+            square = a._factor * (a._factor * float(means + rest))
         local = Moments(float(n), a._factor * center + a._offset, square)
     elif n:
         local = _stream(a, None)
@@ -152,10 +162,10 @@ def _pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -> Moments:
         local = Moments(
             float(n),
             a._factor * center_a + a._offset,
-            a._factor**2 * float(sums[2] + sums[5]),
+            a._factor * (a._factor * float(sums[2] + sums[5])),
             b._factor * center_b + b._offset,
-            b._factor**2 * float(sums[3] + sums[6]),
-            a._factor * b._factor * float(sums[4] + sums[7]),
+            b._factor * (b._factor * float(sums[3] + sums[6])),
+            a._factor * (b._factor * float(sums[4] + sums[7])),
         )
     elif n:
         local = _stream(a, b)
@@ -296,7 +306,7 @@ def variance(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat:
     m = _moments(a)
     bound = variance_error(m.std_a, _delta(a)) + _spread_rounding(a, m.square_a)
     correction = a.size / (a.size - ddof)
-    return CertifiedFloat(m.square_a / (a.size - ddof), bound * correction * (1 + 8 * UNIT))
+    return _certified(m.square_a / (a.size - ddof), bound * correction * (1 + 8 * UNIT), a)
 
 
 def _check_ddof(a: "CompressedArray", ddof: int) -> None:
@@ -324,7 +334,7 @@ def standard_deviation(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat
     m = _moments(a)
     correction = math.sqrt(a.size / (a.size - ddof))
     bound = _delta(a) + _root_rounding(m.square_a / a.size, _spread_rounding(a, m.square_a))
-    return CertifiedFloat(m.std_a * correction, bound * correction * (1 + 8 * UNIT))
+    return _certified(m.std_a * correction, bound * correction * (1 + 8 * UNIT), a)
 
 
 def _root_rounding(value: float, error: float) -> float:
@@ -347,7 +357,7 @@ def norm(a: "CompressedArray") -> CertifiedFloat:
     if a.size == 0:
         return CertifiedFloat(0.0, 0.0)
     m = _moments(a)
-    return CertifiedFloat(m.norm_a, a._field_error.l2 + _norm_rounding(a, m.norm_a))
+    return _certified(m.norm_a, a._field_error.l2 + _norm_rounding(a, m.norm_a), a)
 
 
 def _norm_rounding(a: "CompressedArray", value: float) -> float:
@@ -393,7 +403,7 @@ def dot(a: "CompressedArray", b: "CompressedArray") -> CertifiedFloat:
         return CertifiedFloat(0.0, 0.0)
     norm_a, norm_b = _largest_norm(a, m.norm_a), _largest_norm(b, m.norm_b)
     bound = dot_error(norm_a, a._field_error.l2, norm_b, b._field_error.l2)
-    return CertifiedFloat(m.dot, bound + _relative_rounding(a, b) * norm_a * norm_b)
+    return _certified(m.dot, bound + _relative_rounding(a, b) * norm_a * norm_b, a, b)
 
 
 def covariance(a: "CompressedArray", b: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat:
@@ -416,7 +426,7 @@ def covariance(a: "CompressedArray", b: "CompressedArray", *, ddof: int = 0) -> 
     m = _pair(a, b, squares=True)
     bound = covariance_error(m.std_a, _delta(a), m.std_b, _delta(b)) + _product_rounding(a, b, m)
     correction = a.size / (a.size - ddof)
-    return CertifiedFloat(m.product / (a.size - ddof), bound * correction * (1 + 8 * UNIT))
+    return _certified(m.product / (a.size - ddof), bound * correction * (1 + 8 * UNIT), a, b)
 
 
 def _product_rounding(a: "CompressedArray", b: "CompressedArray", m: Moments) -> float:
@@ -452,7 +462,8 @@ def cosine_similarity(a: "CompressedArray", b: "CompressedArray") -> CertifiedFl
     )
     relative = 4 * _relative_rounding(a, b)
     relative += 32 * UNIT * math.sqrt(a.size) * (a._magnitude / m.norm_a + b._magnitude / m.norm_b)
-    return CertifiedFloat(max(-1.0, min(1.0, m.dot / (m.norm_a * m.norm_b))), min(2.0, bound + relative))
+    cosine = m.dot / m.norm_a / m.norm_b
+    return _certified(max(-1.0, min(1.0, cosine)), min(2.0, bound + relative), a, b)
 
 
 def structural_similarity(
@@ -489,9 +500,11 @@ def structural_similarity(
     """
     _check(a, "a")
     _check_not_empty(a, "structural similarity")
-    if min(k1, k2, luminance, contrast, structure) < 0 or (data_range is not None and not data_range > 0):
+    numbers = (k1, k2, luminance, contrast, structure, 1.0 if data_range is None else data_range)
+    if not all(math.isfinite(number) for number in numbers) or min(numbers) < 0 or numbers[-1] == 0:
         raise UnsupportedOperationError(
-            "expected k1, k2 and the exponents not to be negative, and data_range to be positive"
+            "expected k1, k2 and the exponents not to be negative, and data_range to be positive, "
+            f"got {k1}, {k2}, {(luminance, contrast, structure)} and {data_range}"
         )
     m = _pair(a, b, squares=True)
     span = data_range if data_range is not None else 2 * max(a._magnitude, b._magnitude) or 1.0
@@ -528,7 +541,7 @@ def structural_similarity(
     whole = Interval(1.0, 1.0)
     for bound, exponent in zip(bounds, exponents, strict=True):
         whole = whole * bound.intersect(-1.0, 1.0).power(exponent)
-    return CertifiedFloat(value, whole.error_of(value) * (1 + 16 * UNIT) + 16 * UNIT)
+    return _certified(value, whole.error_of(value) * (1 + 16 * UNIT) + 16 * UNIT, a, b)
 
 
 def _quotient(numerator: float, denominator: float) -> float:
@@ -570,7 +583,7 @@ def block_variance(a: "CompressedArray") -> BlockField:
     _check(a, "a")
     _, variances = _blocks(a, squares=True)
     delta = _block_delta(a)
-    return BlockField(variances, delta * (2 * np.sqrt(variances) + delta) + 4096 * UNIT * (variances + a._magnitude**2 * UNIT))
+    return BlockField(variances, delta * (2 * np.sqrt(variances) + delta) + 4096 * UNIT * (variances + a._magnitude * a._magnitude * UNIT))
 
 
 def block_standard_deviation(a: "CompressedArray") -> BlockField:
@@ -609,7 +622,7 @@ def _blocks(a: "CompressedArray", squares: bool) -> tuple[NDArray[np.float64], N
         return _decoded_blocks(a)
     means, energies = cpu.block_moments(a._blocks, a._numerics, squares)
     means = a._factor * means + a._offset
-    variances = np.zeros(grid.blocks) if energies is None else a._factor**2 * energies / _block_cells(a)
+    variances = np.zeros(grid.blocks) if energies is None else a._factor * (a._factor * energies) / _block_cells(a)
     return means, variances
 
 

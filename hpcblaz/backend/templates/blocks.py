@@ -34,12 +34,18 @@ def flat(shape, cell):
 
 
 @njit
+def is_run(region, first, count):
+    """Say whether 16 blocks lie side by side along the last axis, none of them cut short along it."""
+    return region[11] == SIDE3 and count == LANES and first % region[7] + LANES <= region[7]
+
+
+@njit
 def load_strip(x, shape, region, first, count, v, cell):
     """Load up to 16 consecutive blocks of a region; lanes without a block get the last one."""
     v0, v1, v2, v3 = region[8], region[9], region[10], region[11]
     if not is_full(region):
         v[:] = REAL(0)
-    if v3 == SIDE3 and count == LANES and first % region[7] + LANES <= region[7]:
+    if is_run(region, first, count):
         first_cell(region, first, cell)
         start = flat(shape, cell)
         for a in range(v0):
@@ -70,34 +76,44 @@ def load_strip(x, shape, region, first, count, v, cell):
 
 
 @njit
+def store_run(v, region, cell, offset, out, low, shape):
+    """Store 16 blocks that lie side by side; `out` begins at the cell `low`, offset is added to every value."""
+    start = (
+        ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
+    ) * shape[3] + cell[3] - low[3]
+    for a in range(region[8]):
+        for b in range(region[9]):
+            for c in range(region[10]):
+                here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
+                base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES
+                row = out[here : here + LANES * SIDE3]
+                for lane in range(LANES):
+                    for d in range(SIDE3):
+                        row[lane * SIDE3 + d] = v[base + d * LANES + lane] + offset
+
+
+@njit
 def store_block(v, lane, region, cell, offset, out, low, high, shape):
     """Store the part of one block that lies between the cells `low` and `high`; `out` begins at `low`.
 
     v holds a strip, of which one lane is stored; offset is added to every value.
     """
-    inside = True
-    for axis in range(4):
-        inside = inside and low[axis] <= cell[axis] and cell[axis] + region[8 + axis] <= high[axis]
     start = (
         ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
     ) * shape[3] + cell[3] - low[3]
-    if inside and region[11] == SIDE3:
-        for a in range(region[8]):
-            for b in range(region[9]):
-                for c in range(region[10]):
-                    here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
-                    base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane
-                    row = out[here : here + SIDE3]
-                    for d in range(SIDE3):
-                        row[d] = v[base + d * LANES] + offset
-        return
+    begin = max(0, low[3] - cell[3])
+    end = min(region[11], high[3] - cell[3])
     for a in range(max(0, low[0] - cell[0]), min(region[8], high[0] - cell[0])):
         for b in range(max(0, low[1] - cell[1]), min(region[9], high[1] - cell[1])):
             for c in range(max(0, low[2] - cell[2]), min(region[10], high[2] - cell[2])):
-                here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
-                base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane
-                for d in range(max(0, low[3] - cell[3]), min(region[11], high[3] - cell[3])):
-                    out[here + d] = v[base + d * LANES] + offset
+                here = np.uint64(start + ((a * shape[1] + b) * shape[2] + c) * shape[3])
+                base = np.uint64((((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES + lane)
+                if begin == 0 and end == SIDE3:
+                    for d in range(SIDE3):
+                        out[here + np.uint64(d)] = v[base + np.uint64(d * LANES)] + offset
+                else:
+                    for d in range(begin, end):
+                        out[here + np.uint64(d)] = v[base + np.uint64(d * LANES)] + offset
 
 
 @njit

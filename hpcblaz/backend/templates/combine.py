@@ -2,7 +2,10 @@
 
 Steps are powers of two. Where both weights are too, a sum of integers over the smaller of the two steps is exact,
 and nothing is rounded; otherwise, or where an integer would outgrow 30 bits, what is rounded away is measured.
+The sum keeps the groups of the operand that takes more words in the tile.
 """
+
+import math
 
 import numpy as np
 from numba import njit
@@ -11,29 +14,83 @@ from hpcblaz.bodies.bits import bit_length
 from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
 
 from .constants import SIZE
-from .packing import ROWS, pack_tile, unpack_tile
+from .packing import ROWS, unpack_tile, write_record
 
 LIMIT = 2.0**30
+LEVELS = 16
+CHUNK = min(16, SIZE)
 
 
 @njit
-def finer(step_a, step_b, steps, weight_a, weight_b, empty_a, empty_b):
-    """Return the greatest level whose step divides both operands' steps, as far as there is one."""
-    wanted = steps[15]
-    if not empty_a:
-        wanted = min(wanted, step_a * weight_a)
-    if not empty_b:
-        wanted = min(wanted, step_b * weight_b)
-    level = 15
+def level_of(wanted, steps):
+    """Return the greatest level whose step is at most `wanted`, 0 if there is none."""
+    level = LEVELS - 1
     while level > 0 and steps[level] > wanted:
         level -= 1
     return level
 
 
+@njit
+def largest_magnitudes(rows, base, magnitudes):
+    """Or together twice the magnitudes (plus one if negative) of each lane's coefficients, the first (zero) included."""
+    for lane in range(LANES):
+        magnitudes[lane] = np.uint32(0)
+    for k in range(0, SIZE, CHUNK):
+        row = np.uint64((base + k) * LANES)
+        for lane in range(LANES):
+            m = magnitudes[lane]
+            for j in range(CHUNK):
+                value = rows[row + np.uint64(j * LANES + lane)]
+                m |= np.uint32(np.uint32(np.uint32(value) << np.uint32(1)) ^ np.uint32(np.int32(value >> np.int32(31))))
+            magnitudes[lane] = m
+
+
+@njit
+def add_group(rows_a, base, factor_a, rows_b, column, factor_b, out):
+    """Add the integers of a group of a and those of their partners in b, each times a factor of its lane."""
+    for k in range(0, SIZE, CHUNK):
+        row = np.uint64((base + k) * LANES)
+        for lane in range(LANES):
+            partner = column[lane] + np.uint64(k * LANES)
+            fa, fb = factor_a[lane], factor_b[lane]
+            for j in range(CHUNK):
+                own = np.int32(rows_a[row + np.uint64(j * LANES + lane)] * fa)
+                other = np.int32(rows_b[partner + np.uint64(j * LANES)] * fb)
+                out[row + np.uint64(j * LANES + lane)] = np.uint32(np.int32(own + other))
+
+
+@njit
+def add_rounded(rows_a, place_a, factor_a, rows_b, place_b, factor_b, steps, level, out):
+    """Add the coefficients of one block as reals, and round them to the finest level, from `level` on, that holds them.
+
+    Returns the level, or -1 if none holds them, and the sum of squares of what was rounded away.
+    """
+    while level < LEVELS:
+        inverse_step = 1.0 / steps[level]
+        largest, lost = 0.0, 0.0
+        for k in range(1, SIZE):
+            row = np.uint64(k * LANES)
+            scaled = (factor_a * rows_a[place_a + row] + factor_b * rows_b[place_b + row]) * inverse_step
+            index = np.rint(scaled)
+            lost += (scaled - index) * (scaled - index)
+            largest = max(largest, abs(index))
+            out[place_a + row] = np.uint32(np.int64(index) & 0xFFFFFFFF) if abs(index) < LIMIT else np.uint32(0)
+        if largest < LIMIT:
+            return level, lost * steps[level] * steps[level]
+        level += 1
+    return -1, 0.0
+
+
+@njit
+def is_power_of_two(value):
+    """Say whether a positive number is a power of two."""
+    return math.frexp(value)[0] == 0.5
+
+
 @njit(nogil=True, cache=True)
 def combine(words_a, offsets_a, steps_a, mean_step_a, weight_a, words_b, offsets_b, steps_b, mean_step_b, weight_b,
             tiles, start, stop, steps, mean_step, out, sizes, stats):
-    """Combine tiles `start` to `stop` into `out`; return False if coefficient 0 outgrows an integer.
+    """Combine tiles `start` to `stop` into `out`; return False if an integer outgrows 32 bits.
 
     steps and mean_step are those of the result. stats receives, for each tile, the largest 2-norm of what was rounded
     away from a block, and the sum of the squares of those norms.
@@ -41,86 +98,116 @@ def combine(words_a, offsets_a, steps_a, mean_step_a, weight_a, words_b, offsets
     rows_a = np.empty(ROWS * LANES, np.int32)
     rows_b = np.empty(ROWS * LANES, np.int32)
     rows = np.empty(ROWS * LANES, np.uint32)
-    widths_a = np.zeros(ROWS, np.int64)
-    widths_b = np.zeros(ROWS, np.int64)
+    widths = np.zeros(ROWS, np.int64)
     means_a = np.empty(TILE, np.float64)
     means_b = np.empty(TILE, np.float64)
     block_steps_a = np.empty(TILE, np.float64)
     block_steps_b = np.empty(TILE, np.float64)
     slots_a = np.empty(TILE, np.int64)
     slots_b = np.empty(TILE, np.int64)
-    q = np.zeros(SIZE * TILE, np.int32)
-    key = np.empty(TILE, np.int64)
-    levels = np.zeros(TILE, np.int64)
-    bases = np.zeros(STRIPS, np.int32)
-    mean_widths = np.zeros(STRIPS, np.int64)
     position = np.int64(0)
-    exact_a, exact_b = abs(weight_a), abs(weight_b)
     for tile in range(start, stop):
         count = tiles[tile, 2]
         mask_a = unpack_tile(
-            words_a, offsets_a, tile, count, steps_a, mean_step_a, rows_a, widths_a, means_a, block_steps_a, slots_a
+            words_a, offsets_a, tile, count, steps_a, mean_step_a, rows_a, widths, means_a, block_steps_a, slots_a
         )
         mask_b = unpack_tile(
-            words_b, offsets_b, tile, count, steps_b, mean_step_b, rows_b, widths_b, means_b, block_steps_b, slots_b
+            words_b, offsets_b, tile, count, steps_b, mean_step_b, rows_b, widths, means_b, block_steps_b, slots_b
         )
-        for s in range(strips_of(count)):
-            least, most = np.int64(2**31), -np.int64(2**31)
-            for lane in range(LANES):
-                b = s * LANES + lane
-                here = s * SIZE * LANES + lane
-                if b >= count:
-                    key[b] = 0
-                    q[here] = q[here - 1]
-                    continue
-                total = weight_a * means_a[b] + weight_b * means_b[b]
-                mean = np.rint(total / mean_step)
-                if not abs(mean) < 2.0 * LIMIT:
-                    return False
-                rest = total - mean * mean_step
-                lost = rest * rest
-                q[here] = np.int32(mean)
-                least, most = min(least, np.int64(mean)), max(most, np.int64(mean))
-                empty_a = not (mask_a >> (slots_a[b] // LANES) & 1)
-                empty_b = not (mask_b >> (slots_b[b] // LANES) & 1)
-                level = finer(block_steps_a[b], block_steps_b[b], steps, exact_a, exact_b, empty_a, empty_b)
-                factor_a = 0.0 if empty_a else weight_a * block_steps_a[b]
-                factor_b = 0.0 if empty_b else weight_b * block_steps_b[b]
-                column_a = np.uint64((STRIPS + (slots_a[b] // LANES) * SIZE) * LANES + slots_a[b] % LANES)
-                column_b = np.uint64((STRIPS + (slots_b[b] // LANES) * SIZE) * LANES + slots_b[b] % LANES)
-                while True:
-                    inverse_step = 1.0 / steps[level]
-                    largest = 0.0
-                    cost = 0.0
-                    away = 0.0
-                    for k in range(1, SIZE):
-                        row = np.uint64(k * LANES)
-                        value = factor_a * rows_a[column_a + row] + factor_b * rows_b[column_b + row]
-                        scaled = value * inverse_step
-                        index = np.rint(scaled)
-                        rest = scaled - index
-                        away += rest * rest
-                        size = abs(index)
-                        cost += size
-                        largest = max(largest, size)
-                        q[here + k * LANES] = np.int32(index) if size < LIMIT else np.int32(0)
-                    if largest < LIMIT or level == 15:
-                        break
-                    level += 1
-                if not largest < LIMIT:
-                    return False
-                levels[b] = level
-                key[b] = np.int64(min(cost, 1e15)) if cost > 0 else 0
-                lost += away * steps[level] * steps[level]
-                stats[tile - start, 0] = max(stats[tile - start, 0], np.sqrt(lost))
-                stats[tile - start, 1] += lost
-            bases[s] = np.int32(least)
-            mean_widths[s] = bit_length(most - least)
-        # costs grow with the logarithm of the sizes
-        for b in range(count):
-            if key[b] > 0:
-                key[b] = np.int64(64.0 * np.log2(1.0 + np.float64(key[b])))
         here = position
-        position = pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows)
+        if offsets_a[tile + 1] - offsets_a[tile] >= offsets_b[tile + 1] - offsets_b[tile]:
+            position = combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
+                                    rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
+                                    count, steps, mean_step, rows, out, position, stats[tile - start])
+        else:
+            position = combine_tile(rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
+                                    rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
+                                    count, steps, mean_step, rows, out, position, stats[tile - start])
+        if position < 0:
+            return False
         sizes[tile - start] = position - here
     return True
+
+
+@njit
+def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
+                 rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
+                 count, steps, mean_step, rows, out, position, stats):
+    """Combine one tile, in the groups of a; return the position after its record, or -1."""
+    group = np.empty(TILE, np.int64)
+    levels = np.zeros(TILE, np.int64)
+    means = np.empty(TILE, np.int32)
+    lost = np.zeros(TILE)
+    blocks = np.empty(TILE, np.int64)
+    column = np.empty(TILE, np.uint64)
+    factor_a = np.zeros(TILE, np.int32)
+    factor_b = np.zeros(TILE, np.int32)
+    magnitudes_a = np.zeros(TILE, np.uint32)
+    magnitudes_b = np.zeros(TILE, np.uint32)
+    strips = strips_of(count)
+    for g in range(strips):
+        lanes = slice(g * LANES, (g + 1) * LANES)
+        if mask_a >> g & 1:
+            largest_magnitudes(rows_a, STRIPS + g * SIZE, magnitudes_a[lanes])
+        if mask_b >> g & 1:
+            largest_magnitudes(rows_b, STRIPS + g * SIZE, magnitudes_b[lanes])
+    exact = is_power_of_two(abs(weight_a)) and is_power_of_two(abs(weight_b))
+    for b in range(count):
+        total = weight_a * means_a[b] + weight_b * means_b[b]
+        mean = np.rint(total / mean_step)
+        if not abs(mean) < 2.0 * LIMIT:
+            return np.int64(-1)
+        means[b] = np.int32(mean)
+        lost[b] = (total - mean * mean_step) * (total - mean * mean_step)
+        group[b] = slots_a[b] // LANES
+        blocks[slots_a[b]] = b
+    for i in range(count, strips * LANES):
+        blocks[i] = blocks[count - 1]
+    mask = 0
+    for g in range(strips):
+        rounded = False
+        for i in range(g * LANES, (g + 1) * LANES):
+            b = blocks[i]
+            partner = slots_b[b]
+            column[i] = np.uint64((STRIPS + partner // LANES * SIZE) * LANES + partner % LANES)
+            step_a = weight_a * block_steps_a[b] if magnitudes_a[slots_a[b]] else 0.0
+            step_b = weight_b * block_steps_b[b] if magnitudes_b[partner] else 0.0
+            wanted = steps[LEVELS - 1]
+            wanted = min(wanted, abs(step_a)) if step_a else wanted
+            wanted = min(wanted, abs(step_b)) if step_b else wanted
+            level = level_of(wanted, steps)
+            levels[b] = level
+            fa, fb = step_a / steps[level], step_b / steps[level]
+            bits = max(
+                bit_length(np.int64(magnitudes_a[slots_a[b]])) + np.log2(max(1.0, abs(fa))),
+                bit_length(np.int64(magnitudes_b[partner])) + np.log2(max(1.0, abs(fb))),
+            )
+            fits = exact and bits < 30.0 and wanted >= steps[level] and abs(fa) < LIMIT and abs(fb) < LIMIT
+            factor_a[i] = np.int32(fa) if fits else np.int32(0)
+            factor_b[i] = np.int32(fb) if fits else np.int32(0)
+            rounded = rounded or not fits
+            if mask_a >> g & 1 or mask_b >> (partner // LANES) & 1:
+                mask |= 1 << g
+        if not mask >> g & 1:
+            continue
+        base = STRIPS + g * SIZE
+        lanes = slice(g * LANES, (g + 1) * LANES)
+        add_group(rows_a, base, factor_a[lanes], rows_b, column[lanes], factor_b[lanes], rows)
+        if rounded:
+            for i in range(g * LANES, (g + 1) * LANES):
+                b = blocks[i]
+                if factor_a[i] or factor_b[i]:
+                    continue
+                level, away = add_rounded(
+                    rows_a, np.uint64(base * LANES + i % LANES), weight_a * block_steps_a[b],
+                    rows_b, column[i], weight_b * block_steps_b[b], steps, levels[b], rows,
+                )
+                if level < 0:
+                    return np.int64(-1)
+                if i < count:
+                    levels[b] = level
+                    lost[b] += away
+    for b in range(count):
+        stats[0] = max(stats[0], np.sqrt(lost[b]))
+        stats[1] += lost[b]
+    return write_record(rows, mask, group, levels, means, count, out, position)

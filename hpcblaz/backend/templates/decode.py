@@ -5,23 +5,19 @@ from numba import njit
 
 from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
 
-from .blocks import first_cell, is_full, store_block, transform_partial
-from .constants import REAL, SIZE
+from .blocks import first_cell, is_full, is_run, store_block, store_run, transform_partial
+from .constants import REAL, SIDE3, SIZE
 from .source import ROWS, unpack_tile
 from .transforms import inverse
 
 
 @njit
-def dequantise(rows, base, widths, step, v):
-    """Multiply the integers of one group by the steps of their lanes."""
+def dequantise(rows, column, step, v):
+    """Bring the integers of 16 neighbouring blocks side by side, and multiply them by the steps of their blocks."""
     for k in range(SIZE):
-        row = np.uint64((base + k) * LANES)
-        if widths[base + k]:
-            for lane in range(LANES):
-                v[k * LANES + lane] = REAL(rows[row + np.uint64(lane)]) * step[lane]
-        else:
-            for lane in range(LANES):
-                v[k * LANES + lane] = REAL(0)
+        for lane in range(LANES):
+            source = column[lane] + np.uint64(k * LANES)
+            v[k * LANES + lane] = REAL(rows[source]) * step[lane]
 
 
 @njit(nogil=True, cache=True)
@@ -29,43 +25,52 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
            out, low, high, shape):
     """Decode the tiles chosen[start:stop] into `out`, which holds the cells from `low` to `high`.
 
-    The field is factor * payload + offset. Groups without a block in the window are not decoded.
+    The field is factor * payload + offset. Strips without a block in the window are not decoded.
     """
     rows = np.empty(ROWS * LANES, np.int32)
     widths = np.zeros(ROWS, np.int64)
     means = np.empty(TILE, np.float64)
     block_steps = np.empty(TILE, np.float64)
     slots = np.empty(TILE, np.int64)
-    blocks = np.empty(TILE, np.int64)
     v = np.empty(max(SIZE, 16) * LANES, REAL)
     w = np.empty(16 * LANES, REAL)
     step = np.zeros(LANES, REAL)
-    cell = np.empty(4, np.int64)
+    column = np.zeros(LANES, np.uint64)
+    cells = np.empty((LANES, 4), np.int64)
+    inside = np.zeros(LANES, np.int64)
     for i in range(start, stop):
         tile = chosen[i]
         region = regions[tiles[tile, 0]]
         first, count = tiles[tile, 1], tiles[tile, 2]
         unpack_tile(main, side, tile, count, steps, mean_step, rows, widths, means, block_steps, slots)
-        blocks[:] = -1
-        for b in range(count):
-            first_cell(region, first + b, cell)
-            inside = True
-            for axis in range(4):
-                inside = inside and cell[axis] < high[axis] and cell[axis] + region[8 + axis] > low[axis]
-            if inside:
-                blocks[slots[b]] = b
         for s in range(strips_of(count)):
-            needed = False
-            for lane in range(LANES):
-                b = blocks[s * LANES + lane]
-                step[lane] = REAL(block_steps[b]) if b >= 0 else REAL(0)
-                needed = needed or b >= 0
-            if not needed:
+            lanes = min(LANES, count - s * LANES)
+            run = is_run(region, first + s * LANES, lanes)
+            touched = 0
+            for lane in range(lanes):
+                cell = cells[lane]
+                if run and lane:
+                    for axis in range(3):
+                        cell[axis] = cells[0, axis]
+                    cell[3] = cells[0, 3] + lane * SIDE3
+                else:
+                    first_cell(region, first + s * LANES + lane, cell)
+                touches = True
+                for axis in range(4):
+                    end = cell[axis] + region[8 + axis]
+                    touches = touches and cell[axis] < high[axis] and end > low[axis]
+                    run = run and cell[axis] >= low[axis] and end <= high[axis]
+                inside[lane] = 1 if touches else 0
+                touched += inside[lane]
+            if touched == 0:
                 continue
-            dequantise(rows, STRIPS + s * SIZE, widths, step, v)
             for lane in range(LANES):
-                b = blocks[s * LANES + lane]
-                v[lane] = REAL(means[b]) if b >= 0 else REAL(0)
+                b = s * LANES + min(lane, lanes - 1)
+                step[lane] = REAL(block_steps[b])
+                column[lane] = np.uint64((STRIPS + slots[b] // LANES * SIZE) * LANES + slots[b] % LANES)
+            dequantise(rows, column, step, v)
+            for lane in range(lanes):
+                v[lane] = REAL(means[s * LANES + lane])
             if is_full(region):
                 inverse(v)
             else:
@@ -73,8 +78,9 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
             if factor != REAL(1):
                 for j in range(SIZE * LANES):
                     v[j] *= factor
-            for lane in range(LANES):
-                b = blocks[s * LANES + lane]
-                if b >= 0:
-                    first_cell(region, first + b, cell)
-                    store_block(v, lane, region, cell, offset, out, low, high, shape)
+            if run:
+                store_run(v, region, cells[0], offset, out, low, shape)
+            else:
+                for lane in range(lanes):
+                    if inside[lane]:
+                        store_block(v, lane, region, cells[lane], offset, out, low, high, shape)

@@ -9,7 +9,7 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.bits import bit_length
-from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+from hpcblaz.bodies.records import LANES, TILE, strips_of
 
 from .blocks import is_full, load_strip, transform_partial
 from .constants import EXPONENT_BIAS, EXPONENT_MASK, FRACTION_BITS, INTEGER, REAL, SIZE
@@ -107,24 +107,52 @@ def cost(exponents, bits):
 
 
 @njit
-def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, steps, inverse_steps, mean_level,
+def choose(error, square, room, largest, step, inverse_step, accepted, refused, best_error, best_square, lanes,
+           least_step, most_step):
+    """Judge a trial of all lanes, and set the steps of the next one; return how many lanes want one.
+
+    A lane that holds its room may go on to twice the step, unless that was refused; one that does not goes to half the step,
+    unless that was accepted. accepted is 0 until a step is. The lanes are left to run time, to be vectorised.
+    """
+    again = 0
+    for lane in range(lanes):
+        s = step[lane]
+        scaled = largest[lane] * inverse_step[lane]
+        holds = error[lane] <= room[lane] and scaled < INDEX_LIMIT
+        better = holds and s > accepted[lane]
+        best = s if better else accepted[lane]
+        bad = refused[lane] if holds else s
+        best_error[lane] = error[lane] if better else best_error[lane]
+        best_square[lane] = square[lane] if better else best_square[lane]
+        up = s * REAL(2)
+        down = s * REAL(0.5)
+        rises = holds and up < bad and up <= most_step and error[lane] < HOPEFUL * room[lane] and scaled >= REAL(0.5)
+        falls = not holds and down > best and down >= least_step
+        accepted[lane] = best
+        refused[lane] = bad
+        step[lane] = up if rises else (down if falls else s)
+        inverse_step[lane] = REAL(1) / step[lane]
+        again += 1 if rises or falls else 0
+    return again
+
+
+@njit
+def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, steps, mean_level,
                 out, position, scratch, q, rows, levels, guess, lane_reals, lane_bits, stats):
     """Encode one tile at `position` of `out`; return the position after it, or -1 if no level holds the tolerance."""
     v, c, r, w = scratch[0], scratch[1], scratch[2], scratch[3]
     exponents = r.view(INTEGER)
     step, inverse_step, error, square = lane_reals[0], lane_reals[1], lane_reals[2], lane_reals[3]
-    room, largest = lane_reals[4], lane_reals[5]
-    accepted_error, accepted_square = lane_reals[6], lane_reals[7]
-    level = np.empty(LANES, np.int64)
-    accepted = np.empty(LANES, np.int64)
-    refused = np.empty(LANES, np.int64)
-    bases = np.empty(STRIPS, np.int32)
-    mean_widths = np.zeros(STRIPS, np.int64)
+    room, largest, accepted, refused = lane_reals[4], lane_reals[5], lane_reals[6], lane_reals[7]
+    best_error, best_square = lane_reals[8], lane_reals[9]
     key = np.empty(TILE, np.int64)
     cell = np.empty(4, np.int64)
     full = is_full(region)
     cells = region[8] * region[9] * region[10] * region[11]
     root = REAL(np.sqrt(np.float64(cells)))
+    mean_step = steps[mean_level]
+    inverse_mean_step = REAL(1) / mean_step
+    inverse_least_step = REAL(1) / steps[0]
     for strip in range(strips_of(count)):
         lanes = min(LANES, count - LANES * strip)
         load_strip(x, shape, region, first + LANES * strip, lanes, v, cell)
@@ -134,73 +162,48 @@ def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, 
         else:
             transform_partial(c, w, region[8:12], matrices, False)
         measure_coefficients(c, largest, square)
-        least_mean, most_mean = np.int64(2**31), -np.int64(2**31)
-        for lane in range(LANES):
-            mean = np.rint(c[lane] * inverse_steps[mean_level])
-            c[lane] = mean * steps[mean_level]
-            least_mean = min(least_mean, np.int64(mean))
-            most_mean = max(most_mean, np.int64(mean))
+        for lane in range(len(guess)):
+            c[lane] = np.rint(c[lane] * inverse_mean_step) * mean_step
             # Another backend may round the decoded samples differently: `allowance` times a bound of them
             room[lane] = tolerance - allowance * (abs(c[lane]) / root + np.sqrt(square[lane]) + root * tolerance)
-            level[lane] = guess[lane]
-            accepted[lane] = -1
-            refused[lane] = LEVELS
-        bases[strip] = np.int32(least_mean)
-        mean_widths[strip] = bit_length(most_mean - least_mean)
-        again = True
+            step[lane] = guess[lane]
+            inverse_step[lane] = REAL(1) / guess[lane]
+            accepted[lane] = REAL(0)
+            refused[lane] = steps[LEVELS - 1] * REAL(4)
+        again = 1
         while again:
-            for lane in range(LANES):
-                step[lane] = steps[level[lane]]
-                inverse_step[lane] = inverse_steps[level[lane]]
             quantise(c, step, inverse_step, r)
             if full:
                 inverse(r)
             else:
                 transform_partial(r, w, region[8:12], matrices, True)
             measure_error(v, r, error, square)
-            again = False
-            for lane in range(LANES):
-                if error[lane] <= room[lane] and largest[lane] * inverse_step[lane] < INDEX_LIMIT:
-                    if level[lane] > accepted[lane]:
-                        accepted[lane] = level[lane]
-                        accepted_error[lane] = error[lane]
-                        accepted_square[lane] = square[lane]
-                    if (
-                        level[lane] + 1 < refused[lane]
-                        and error[lane] < HOPEFUL * room[lane]
-                        and largest[lane] * inverse_step[lane] >= REAL(0.5)
-                    ):
-                        level[lane] += 1
-                        again = True
-                else:
-                    refused[lane] = level[lane]
-                    if level[lane] - 1 > accepted[lane]:
-                        level[lane] -= 1
-                        again = True
-                    elif accepted[lane] < 0:
-                        return np.int64(-1)
+            again = choose(error, square, room, largest, step, inverse_step, accepted, refused, best_error, best_square,
+                           len(guess), steps[0], steps[LEVELS - 1])
         for lane in range(LANES):
+            if accepted[lane] == REAL(0):
+                return np.int64(-1)
             guess[lane] = accepted[lane]
-            inverse_step[lane] = inverse_steps[accepted[lane]]
-            levels[LANES * strip + lane] = accepted[lane]
+            inverse_step[lane] = REAL(1) / accepted[lane]
+            ratio = np.int64(accepted[lane] * inverse_least_step)
+            levels[LANES * strip + lane] = bit_length(ratio) - 1
         for lane in range(lanes):
             slack = np.float64(tolerance - room[lane])
-            stats[0] = max(stats[0], np.float64(accepted_error[lane]) + slack)
-            stats[1] += np.float64(accepted_square[lane])
+            stats[0] = max(stats[0], np.float64(best_error[lane]) + slack)
+            stats[1] += np.float64(best_square[lane])
             stats[2] += cells * slack * slack
         integers = q[strip * SIZE * LANES : (strip + 1) * SIZE * LANES]
         to_integers(c, inverse_step, r, integers)
         for lane in range(LANES):
-            integers[lane] = np.int32(c[lane] * inverse_steps[mean_level])
+            integers[lane] = np.int32(c[lane] * inverse_mean_step)
         cost(exponents, lane_bits)
         for lane in range(LANES):
             key[LANES * strip + lane] = lane_bits[lane]
-    return pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows)
+    return pack_tile(q, key, levels, count, out, position, rows)
 
 
 @njit(nogil=True, cache=True)
-def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance, steps, inverse_steps, mean_level,
-           out, sizes, stats):
+def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance, steps, mean_level, out, sizes, stats):
     """Encode tiles `start` to `stop` one after the other into `out`.
 
     Returns False if some block cannot hold the tolerance. sizes receives the words of each tile; stats its largest
@@ -210,15 +213,15 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     q = np.empty(SIZE * TILE, np.int32)
     rows = np.empty(ROWS * LANES, np.uint32)
     levels = np.zeros(TILE, np.int64)
-    guess = np.empty(LANES, np.int64)
-    lane_reals = np.zeros((8, LANES), REAL)
+    guess = np.empty(LANES, REAL)
+    lane_reals = np.zeros((10, LANES), REAL)
     lane_bits = np.zeros(LANES, INTEGER)
     position = np.int64(0)
     for t in range(start, stop):
-        guess[:] = 3
+        guess[:] = steps[3]
         here = position
         position = encode_tile(x, shape, regions[tiles[t, 0]], tiles[t, 1], tiles[t, 2], matrices, tolerance, allowance,
-                               steps, inverse_steps, mean_level, out, position, scratch, q, rows, levels, guess,
+                               steps, mean_level, out, position, scratch, q, rows, levels, guess,
                                lane_reals, lane_bits, stats[t - start])
         if position < 0:
             return False

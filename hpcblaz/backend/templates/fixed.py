@@ -30,6 +30,8 @@ def unpack_tile(indices, side, tile, count, steps, mean_step, rows, widths, mean
     for s in range(strips_of(count)):
         base = STRIPS + s * SIZE
         widths[base : base + SIZE] = 0
+        if number < SIZE:
+            rows[base * LANES : (base + SIZE) * LANES] = 0
         lanes = min(LANES, count - s * LANES)
         for b in range(s * LANES, s * LANES + lanes):
             slots[b] = b
@@ -50,6 +52,7 @@ def unpack_tile(indices, side, tile, count, steps, mean_step, rows, widths, mean
                 for lane in range(lanes):
                     b = s * LANES + lane
                     means[b] = block_steps[b] * np.float64(target[lane])
+                    target[lane] = np.int32(0)
     return np.int64((1 << STRIPS) - 1)
 
 
@@ -259,7 +262,11 @@ def combine_fixed(main_a, side_a, weight_a, main_b, side_b, weight_b, tiles, sta
                 row = (STRIPS + s * SIZE + k) * LANES
                 for lane in range(lanes):
                     b = s * LANES + lane
-                    t = weight_a * block_steps_a[b] * rows_a[row + lane] + weight_b * block_steps_b[b] * rows_b[row + lane]
+                    if k:
+                        t = weight_a * block_steps_a[b] * rows_a[row + lane]
+                        t += weight_b * block_steps_b[b] * rows_b[row + lane]
+                    else:
+                        t = weight_a * means_a[b] + weight_b * means_b[b]
                     value[k, lane] = t
                     largest[lane] = max(largest[lane], abs(t))
             for lane in range(lanes):

@@ -56,31 +56,23 @@ def implode(indices, block_levels, regions, tiles, start, stop, blocks, out, siz
     q = np.zeros(SIZE * TILE, np.int32)
     key = np.empty(TILE, np.int64)
     levels = np.zeros(TILE, np.int64)
-    bases = np.zeros(STRIPS, np.int32)
-    mean_widths = np.zeros(STRIPS, np.int64)
     position = np.int64(0)
     for tile in range(start, stop):
         region = regions[tiles[tile, 0]]
         count = tiles[tile, 2]
-        for s in range(strips_of(count)):
-            least, most = np.int64(2**31), -np.int64(2**31)
-            for b in range(s * LANES, min(count, (s + 1) * LANES)):
-                place = place_of(region, tiles[tile, 1] + b, blocks)
-                here = s * SIZE * LANES + b % LANES
-                cost = 0
-                for k in range(SIZE):
-                    value = indices[place, k]
-                    q[here + k * LANES] = value
-                    if k:
-                        cost += bit_length(np.int64(abs(np.int64(value))))
-                least = min(least, np.int64(q[here]))
-                most = max(most, np.int64(q[here]))
-                key[b] = cost
-                levels[b] = block_levels[place]
-            bases[s] = np.int32(least)
-            mean_widths[s] = bit_length(most - least)
+        for b in range(count):
+            place = place_of(region, tiles[tile, 1] + b, blocks)
+            here = b // LANES * SIZE * LANES + b % LANES
+            cost = 0
+            for k in range(SIZE):
+                value = indices[place, k]
+                q[here + k * LANES] = value
+                if k:
+                    cost += bit_length(np.int64(abs(np.int64(value))))
+            key[b] = cost
+            levels[b] = block_levels[place]
         here = position
-        position = pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows)
+        position = pack_tile(q, key, levels, count, out, position, rows)
         sizes[tile - start] = position - here
     return True
 

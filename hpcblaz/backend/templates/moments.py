@@ -26,26 +26,18 @@ def sums(main, side, start, stop, mean_step, roots):
 
 
 @njit
-def squares_of_group(rows, base, widths, step, part, total):
-    """Return the sum of squares of the coefficients of one group, the first left out."""
+def squares_of_group(rows, base, step, total):
+    """Return the sum of squares of the coefficients of one group, the first (which is zero there) included."""
     for lane in range(LANES):
         total[lane] = 0.0
     for k in range(0, SIZE, CHUNK):
-        some = 0
-        for j in range(CHUNK):
-            some += widths[base + k + j]
-        if some == 0:
-            continue
+        row = np.uint64((base + k) * LANES)
         for lane in range(LANES):
-            part[lane] = REAL(0)
-        for j in range(CHUNK):
-            if widths[base + k + j]:
-                row = np.uint64((base + k + j) * LANES)
-                for lane in range(LANES):
-                    c = REAL(rows[row + np.uint64(lane)])
-                    part[lane] += c * c
-        for lane in range(LANES):
-            total[lane] += np.float64(part[lane])
+            part = REAL(0)
+            for j in range(CHUNK):
+                c = REAL(rows[row + np.uint64(j * LANES + lane)])
+                part += c * c
+            total[lane] += np.float64(part)
     result = 0.0
     for lane in range(LANES):
         result += total[lane] * step[lane] * step[lane]
@@ -61,7 +53,6 @@ def moments(main, side, tiles, start, stop, steps, mean_step, roots, center, out
     block_steps = np.empty(TILE, np.float64)
     slots = np.empty(TILE, np.int64)
     lane_steps = np.empty(TILE, np.float64)
-    part = np.empty(LANES, REAL)
     total = np.empty(LANES, np.float64)
     for tile in range(start, stop):
         count = tiles[tile, 2]
@@ -79,33 +70,26 @@ def moments(main, side, tiles, start, stop, steps, mean_step, roots, center, out
         for g in range(strips_of(count)):
             if mask >> g & 1:
                 step = lane_steps[g * LANES : (g + 1) * LANES]
-                r2 += squares_of_group(rows, STRIPS + g * SIZE, widths, step, part, total)
+                r2 += squares_of_group(rows, STRIPS + g * SIZE, step, total)
         out[tile, 0] = s * roots[tile]
         out[tile, 1] = s2
         out[tile, 2] = r2
 
 
 @njit
-def products_of_group(rows_a, column, rows_b, base, widths, weight, part, total):
-    """Return the sum of products of the coefficients of a group of b and its partners in a, the first left out."""
+def products_of_group(rows_a, column, rows_b, base, weight, total):
+    """Return the sum of products of the coefficients of a group of b and its partners in a, the first being zero."""
     for lane in range(LANES):
         total[lane] = 0.0
     for k in range(0, SIZE, CHUNK):
-        some = 0
-        for j in range(CHUNK):
-            some += widths[base + k + j]
-        if some == 0:
-            continue
+        row = np.uint64((base + k) * LANES)
+        offset = np.uint64(k * LANES)
         for lane in range(LANES):
-            part[lane] = REAL(0)
-        for j in range(CHUNK):
-            if widths[base + k + j]:
-                row = np.uint64((base + k + j) * LANES)
-                offset = np.uint64((k + j) * LANES)
-                for lane in range(LANES):
-                    part[lane] += REAL(rows_a[column[lane] + offset]) * REAL(rows_b[row + np.uint64(lane)])
-        for lane in range(LANES):
-            total[lane] += np.float64(part[lane])
+            part = REAL(0)
+            partner = column[lane] + offset
+            for j in range(CHUNK):
+                part += REAL(rows_a[partner + np.uint64(j * LANES)]) * REAL(rows_b[row + np.uint64(j * LANES + lane)])
+            total[lane] += np.float64(part)
     result = 0.0
     for lane in range(LANES):
         result += total[lane] * weight[lane]
@@ -131,7 +115,6 @@ def products(main_a, side_a, steps_a, mean_step_a, center_a, main_b, side_b, ste
     lane_steps_b = np.empty(TILE, np.float64)
     weights = np.empty(TILE, np.float64)
     columns = np.empty(TILE, np.uint64)
-    part = np.empty(LANES, REAL)
     total = np.empty(LANES, np.float64)
     for tile in range(start, stop):
         count = tiles[tile, 2]
@@ -166,11 +149,11 @@ def products(main_a, side_a, steps_a, mean_step_a, center_a, main_b, side_b, ste
             base = STRIPS + g * SIZE
             lanes = slice(g * LANES, (g + 1) * LANES)
             if mask_a and mask_b >> g & 1:
-                rab += products_of_group(rows_a, columns[lanes], rows_b, base, widths_b, weights[lanes], part, total)
+                rab += products_of_group(rows_a, columns[lanes], rows_b, base, weights[lanes], total)
             if squares and mask_a >> g & 1:
-                raa += squares_of_group(rows_a, base, widths_a, lane_steps_a[lanes], part, total)
+                raa += squares_of_group(rows_a, base, lane_steps_a[lanes], total)
             if squares and mask_b >> g & 1:
-                rbb += squares_of_group(rows_b, base, widths_b, lane_steps_b[lanes], part, total)
+                rbb += squares_of_group(rows_b, base, lane_steps_b[lanes], total)
         out[tile, 0] = sa * roots[tile]
         out[tile, 1] = sb * roots[tile]
         out[tile, 2] = saa

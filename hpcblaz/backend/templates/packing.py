@@ -14,14 +14,16 @@ ROWS = STRIPS + STRIPS * SIZE
 
 
 @njit
-def pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows):
-    """Sort the blocks of a tile by cost into groups, and write its record; return the position after it."""
-    strips = strips_of(count)
+def pack_tile(q, key, levels, count, out, position, rows):
+    """Sort the blocks of a tile by cost into groups, and write its record; return the position after it.
+
+    q holds the integers by strip, coefficient and lane, in natural order; key the cost of each block.
+    """
     column = np.empty(TILE, np.uint64)  # where the coefficients of a block begin; unsigned indices gather fastest
     group = np.empty(TILE, np.int64)
+    means = np.empty(TILE, np.int32)
     filled = np.zeros(STRIPS, np.int64)
     starts = np.zeros(TILE + 1, np.int64)
-    widths = np.empty(ROWS, np.int64)
     # A stable counting sort of the costs, brought to 128 classes; class 0 has no coefficients at all
     most = 1
     for b in range(count):
@@ -35,26 +37,53 @@ def pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows):
     for b in range(count):
         group[b] = starts[key[b]] // LANES
         starts[key[b]] += 1
-        column[group[b] * LANES + filled[group[b]]] = np.uint64((b // LANES) * SIZE * LANES + b % LANES)
+        here = (b // LANES) * SIZE * LANES + b % LANES
+        means[b] = q[here]
+        column[group[b] * LANES + filled[group[b]]] = np.uint64(here)
         filled[group[b]] += 1
+    strips = strips_of(count)
     for i in range(count, strips * LANES):
         column[i] = column[count - 1]
     mask = 0
     for s in range(strips):
         if (s + 1) * LANES > empty and empty < count:
+            gather(q, column[s * LANES : (s + 1) * LANES], rows, STRIPS + s * SIZE)
             mask |= 1 << s
+    return write_record(rows, mask, group, levels, means, count, out, position)
+
+
+@njit
+def write_record(rows, mask, group, levels, means, count, out, position):
+    """Write the record of a tile whose blocks are in groups already; return the position after it.
+
+    rows holds the integers of the groups of the mask; for each block in natural order come its group, level and
+    coefficient 0. Lanes of the last group that have no block must hold values that other lanes have too.
+    """
+    strips = strips_of(count)
+    lanes = min(count, LANES)
     start = position
+    widths = np.zeros(ROWS, np.int64)
     total = np.int64(0)
-    for b in range(count):
-        total += q[(b // LANES) * SIZE * LANES + b % LANES]
+    for s in range(strips):
+        least, most = np.int64(means[s * LANES]), np.int64(means[s * LANES])
+        for b in range(s * LANES, min(count, (s + 1) * LANES)):
+            mean = np.int64(means[b])
+            total += mean
+            least = min(least, mean)
+            most = max(most, mean)
+        widths[s] = bit_length(most - least)
+        out[position + FIXED_WORDS + s] = np.uint32(least & 0xFFFFFFFF)
+        for lane in range(LANES):
+            rows[s * LANES + lane] = np.uint32(np.int64(means[min(s * LANES + lane, count - 1)]) - least)
+        if mask >> s & 1 and not row_widths(rows, STRIPS + s * SIZE, widths, len(widths) * LANES // ROWS):
+            mask ^= 1 << s
     out[position] = np.uint32(mask)
     out[position + 1] = np.uint32(0)
     out[position + 2] = np.uint32(0)
     out[position + 4] = np.uint32(total & 0xFFFFFFFF)
     out[position + 5] = np.uint32((total >> 32) & 0xFFFFFFFF)
     for s in range(strips):
-        out[position + 1 + (s >> 2)] |= np.uint32(mean_widths[s] << (8 * (s & 3)))
-        out[position + FIXED_WORDS + s] = np.uint32(bases[s])
+        out[position + 1 + (s >> 2)] |= np.uint32(widths[s] << (8 * (s & 3)))
     position += FIXED_WORDS + strips
     if mask:
         for i in range((count + 3) // 4):
@@ -62,22 +91,12 @@ def pack_tile(q, key, levels, bases, mean_widths, count, out, position, rows):
         for b in range(count):
             out[position + (b >> 2)] |= np.uint32((group[b] << 4 | levels[b]) << (8 * (b & 3)))
         position += (count + 3) // 4
-    # The rows to pack: coefficient 0 of every strip in natural order, then the groups
     for s in range(strips):
-        widths[s] = mean_widths[s]
-        for lane in range(LANES):
-            here = s * SIZE * LANES + min(lane, count - 1 - s * LANES)
-            rows[s * LANES + lane] = np.uint32(q[here] - bases[s])
         if mask >> s & 1:
             base = STRIPS + s * SIZE
-            gather(q, column[s * LANES : (s + 1) * LANES], rows, base)
-            row_widths(rows, base, widths)
             position = write_widths(out, position, widths[base : base + SIZE], SIZE)
-        else:
-            widths[STRIPS + s * SIZE : STRIPS + (s + 1) * SIZE] = 0
-    widths[strips:STRIPS] = 0
     out[start + 3] = np.uint32(position - start)
-    return pack_rows(rows, widths, STRIPS + strips * SIZE, out, position, min(count, LANES))
+    return pack_rows(rows, widths, STRIPS + strips * SIZE, out, position, lanes)
 
 
 @njit
@@ -91,18 +110,24 @@ def gather(q, column, rows, base):
 
 
 @njit
-def row_widths(rows, base, widths):
-    """Find the bits that hold every lane of each coefficient but the first, two's complement; 0 if all are zero."""
+def row_widths(rows, base, widths, lanes):
+    """Find the bits that hold every lane of each coefficient but the first, two's complement; 0 if all are zero.
+
+    Returns 0 if all of them are. lanes is 16, and left to run time like that of unpack_rows.
+    """
     first = np.uint64(base * LANES)
-    widths[base] = 0
+    any_bits = 0
     for k in range(1, SIZE):
+        row = first + np.uint64(k * LANES)
         magnitudes = np.uint32(0)
         values = np.uint32(0)
-        for lane in range(LANES):
-            value = rows[first + np.uint64(k * LANES + lane)]
+        for lane in range(lanes):
+            value = rows[row + np.uint64(lane)]
             magnitudes |= magnitude_bits(value)
             values |= value
         widths[base + k] = bit_length(np.int64(magnitudes)) + 1 if values else 0
+        any_bits |= widths[base + k]
+    return any_bits
 
 
 @njit
@@ -135,7 +160,10 @@ def pack_rows(rows, widths, count, out, position, lanes):
 
 @njit
 def unpack_rows(words, position, widths, count, rows, lanes):
-    """Read the rows of all lanes as signed values (the first rows, of coefficient 0, unsigned); absent ones are zero."""
+    """Read the rows of all lanes as signed values; rows without bits are zero.
+
+    The number of lanes is left to run time even where it is 16: loops of a known short length are unrolled, not vectorised.
+    """
     word = np.uint64(position)
     step = np.uint64(lanes)
     shift = 0
@@ -147,22 +175,17 @@ def unpack_rows(words, position, widths, count, rows, lanes):
                 rows[row + np.uint64(lane)] = np.int32(0)
             continue
         down = np.uint32(shift & 31)
-        unused = np.uint32((32 - width) & 31)
-        if shift + width <= 32:
-            up = np.uint32((32 - width - shift) & 31)
-            for lane in range(LANES):
-                bits = np.int32(np.uint32(words[word + np.uint64(lane)] << up))
-                rows[row + np.uint64(lane)] = np.int32(bits >> unused)
-        else:
-            up = np.uint32((32 - shift) & 31)
-            for lane in range(LANES):
-                bits = np.uint32(words[word + np.uint64(lane)] >> down)
-                bits = np.uint32(bits | np.uint32(words[word + step + np.uint64(lane)] << up))
-                rows[row + np.uint64(lane)] = np.int32(np.int32(np.uint32(bits << unused)) >> np.int32(unused))
+        up = np.int32((31 - shift) & 31)
+        unused = np.int32((32 - width) & 31)
+        following = word + step
+        for lane in range(lanes):
+            low = np.int32(np.uint32(words[word + np.uint64(lane)] >> down))
+            high = np.int32(np.int32(np.int32(words[following + np.uint64(lane)]) << np.int32(1)) << up)
+            bits = np.int32(low | high)
+            rows[row + np.uint64(lane)] = np.int32(np.int32(bits << unused) >> unused)
         shift += width
-        if shift >= 32:
-            shift -= 32
-            word += step
+        word += step if shift >= 32 else np.uint64(0)
+        shift &= 31
 
 
 @njit

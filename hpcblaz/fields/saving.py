@@ -1,0 +1,133 @@
+"""From a compressed array to a file. docs/format.md describes the file."""
+
+import os
+import zlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcblaz.backend.cpu import Blocks, PackedBlocks
+from hpcblaz.errors import CodecError, LayoutError, UnsupportedOperationError
+from hpcblaz.fields.arithmetic import is_array
+from hpcblaz.fields.atomic import AtomicFile
+from hpcblaz.fields.fileformat import FileHeader, PartHeader, Section, attributes_of, place_sections
+from hpcblaz.mpi import communicator
+from hpcblaz.mpi.collect import collect
+
+if TYPE_CHECKING:
+    from hpcblaz.fields.array import CompressedArray
+
+
+def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write a compressed array to a file.
+
+    The file describes itself, has checksums, and is the same on every machine. It appears under its name only when it
+    is complete and on the disk; until then, and after any failure, a file that had the name before is left as it was.
+
+    With a layout this is a collective call: rank 0 writes one file with a part for each rank, and errors are raised on
+    every rank or on none.
+
+    Parameters
+    ----------
+    a : CompressedArray
+    path : str or os.PathLike
+        Where to write, by convention with the suffix ``.hbz``. That of rank 0 counts.
+    attributes : mapping, optional
+        Text, numbers, booleans, None, lists and dictionaries to keep beside the array, such as its units. Default: the
+        attributes that `a` was loaded with.
+
+    Raises
+    ------
+    StorageError
+        If the disk is full, or the file cannot be written there for another reason; if JSON cannot hold the attributes.
+
+    See Also
+    --------
+    hpcblaz.load : Read it back.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile, hpcblaz as hb
+    >>> path = os.path.join(tempfile.mkdtemp(), "wave.hbz")
+    >>> hb.save(hb.compress(np.sin(np.arange(1000.0)), tolerance=1e-3), path, attributes={"units": "m"})
+    >>> a = hb.load(path)
+    >>> a.shape, a.attributes
+    ((1000,), {'units': 'm'})
+    """
+    if not is_array(a):
+        raise UnsupportedOperationError(
+            f"expected a CompressedArray to save, got {type(a).__name__}: compress it first with hb.compress"
+        )
+    comm = communicator(a.layout.comm if a.layout is not None else None)
+    with comm.together():
+        if a.layout is not None and a.layout.size != comm.size:
+            raise LayoutError(
+                f"expected a layout with the communicator of its {a.layout.size} ranks, got one of {comm.size}: "
+                "pass comm= to Layout, or save a.local"
+            )
+        sections = _sections(a._blocks)
+        header = _header(a, attributes, sections)
+    headers: list[FileHeader] = comm.gather_objects(header)
+    common = [{**one.__dict__, "parts": ()} for one in headers]
+    for rank, one in enumerate(common):
+        if one != common[0]:
+            names = [name for name in one if one[name] != common[0][name]]
+            raise CodecError(
+                f"expected arrays that agree on all ranks, got other {' and '.join(names)} on rank {rank} than on rank 0: "
+                "compress the parts in one call of hb.compress"
+            )
+    whole = place_sections(FileHeader(**{**common[0], "parts": tuple(one.parts[0] for one in headers)}))
+    places = [[section.offset for section in part.sections.values()] for part in whole.parts]
+    file: AtomicFile | None = None
+
+    def write(rank: int, number: int, position: int, piece: NDArray[np.uint8]) -> None:
+        if file is not None:
+            file.write_at(places[rank][number] + position, piece)
+
+    try:
+        with comm.together():
+            if comm.rank == 0:
+                file = AtomicFile(path)
+                file.write_at(0, whole.encode()[0])
+        collect(comm, list(sections.values()), write)
+        with comm.together():
+            if file is not None:
+                file.commit()
+    finally:
+        if file is not None:
+            file.discard()
+
+
+def _sections(blocks: Blocks) -> dict[str, NDArray[Any]]:
+    """Return the arrays of the payload, little-endian, by the names of their sections."""
+    if isinstance(blocks, PackedBlocks):
+        words = blocks.words[: int(blocks.offsets[-1])]
+        return {"sizes": np.diff(blocks.offsets).astype("<u4"), "words": words.astype("<u4", copy=False)}
+    return {
+        name: values.astype(values.dtype.newbyteorder("<"), copy=False)
+        for name, values in (("scales", blocks.scales), ("indices", blocks.indices))
+    }
+
+
+def _header(a: "CompressedArray", attributes: Mapping[str, Any] | None, sections: dict[str, NDArray[Any]]) -> FileHeader:
+    """Return the header of this rank's part, with sections that have no place yet."""
+    blocks = a._blocks
+    placeless = {name: Section(0, values.nbytes, zlib.crc32(values)) for name, values in sections.items()}
+    exponents = (blocks.exponent, blocks.mean_exponent) if isinstance(blocks, PackedBlocks) else (0, 0)
+    return FileHeader(
+        shape=a.shape,
+        dtype=a.dtype,
+        codec=a.codec,
+        precision=a._numerics.precision,
+        factor=float(a._factor),
+        offset=float(a._offset),
+        max_abs=float(a._field_error.max_abs),
+        l2=float(a._field_error.l2),
+        magnitude=float(a._magnitude),
+        promise=None if a._promise is None else float(a._promise),
+        splits=a.layout.splits if a.layout is not None else (1,) * a.ndim,
+        parts=(PartHeader(placeless, *map(int, exponents)),),
+        attributes=attributes_of(dict(a._attributes if attributes is None else attributes)),
+    )
