@@ -152,7 +152,9 @@ class BlockGrid:
         numpy.ndarray
             int64, ascending.
         """
-        chosen = []
+        chosen: list[NDArray[np.int64]] = []
+        if np.any(low >= high):
+            return np.zeros(0, np.int64)
         first_tile = 0
         for region in self.regions:
             counts = region[4:8]

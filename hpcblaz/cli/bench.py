@@ -11,16 +11,24 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpcblaz._version import __version__
 from hpcblaz.backend.threads import thread_count
-from hpcblaz.errors import FileFormatError, MissingDependencyError, StorageError
+from hpcblaz.cli.console import Console
+from hpcblaz.errors import ConfigurationError, FileFormatError, MissingDependencyError, StorageError
+from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.benchmark import BOUND, SIZE, SPEED, Report, Settings
 from hpcblaz.fields.benchmark import run as measure
+from hpcblaz.fields.compress import compress
+from hpcblaz.fields.sample_fields import sines
+from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
+from hpcblaz.mpi import world
 
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")
+_EXACT = 1e12  # a bound this many times the error: the answer is right to the last digits
 _COLORS = {"hpcblaz": "#0b6e99", "zfpy": "#d9822b", "SZ3": "#7a7a7a"}
 
 
@@ -48,7 +56,17 @@ def run(arguments: argparse.Namespace) -> int:
     -------
     int
         0, whether targets are met or not.
+
+    Raises
+    ------
+    ConfigurationError
+        If there are several ranks.
+    StorageError, FileFormatError, MissingDependencyError
+        If a file cannot be written or read, or a picture cannot be drawn; found out before anything is measured.
     """
+    console = Console(world())
+    if console.comm.size != 1:
+        raise ConfigurationError(f"expected one process, got {console.comm.size} ranks: run bench without mpirun")
     for path in (arguments.json, arguments.plot):  # before minutes of work
         if path is not None and not path.absolute().parent.is_dir():
             raise StorageError(f"expected a folder to write {path} to, got none: make {path.absolute().parent}")
@@ -59,14 +77,25 @@ def run(arguments: argparse.Namespace) -> int:
     threads = min(2, thread_count()) if arguments.threads is None else arguments.threads
     settings = Settings(quick=arguments.quick, threads=threads, say=lambda text: print(f"... {text}", file=sys.stderr))
     head = machine()
-    report = measure(settings)
-    print("\n".join(table(report, settings)))
-    print(f"\n{head['cpu']}, {head['cores']} cores, load {head['load']} at the start; "
-          f"measured in {time.perf_counter() - begin:.0f} s")  # fmt: skip
+    with TemporaryDirectory(prefix="hpcblaz-bench-") as folder:
+        path = Path(folder) / "field.hbz"
+        save(compress(sines(64), relative=1e-3), path)
+        settings.start_name, settings.start = "hpcblaz stats, 64^3", ("-m", "hpcblaz.cli.main", "stats", str(path))
+        report = measure(settings)
+    lines = table(report, settings)
+    seconds = time.perf_counter() - begin
+    head["load at the end"] = _load()
+    loads = f"load {head['load']} at the start, {head['load at the end']} at the end"
+    lines += ["", f"{head['cpu']}, {head['cores']} cores, {loads}; measured in {seconds:.0f} s"]
+    if max(head["load"], head["load at the end"] - settings.threads) > 0.5:
+        lines += ["Something else is running here: ratios suffer less than speeds, and both are worth measuring again."]
     if old is not None:
-        print("\n".join(["", *changes(report.rows, old)]))
+        lines += ["", *changes(report.rows, old)]
+    for line in lines:
+        console.line(line)
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps(document(report, settings, head), indent=1) + "\n")
+        with storage_errors("write", arguments.json):
+            arguments.json.write_text(json.dumps(document(report, settings, head), indent=1) + "\n")
     if arguments.plot is not None:
         draw(report.rows, arguments.plot)
     return 0
@@ -83,11 +112,16 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "load": round(os.getloadavg()[0], 2),
+        "load": _load(),
         "python": platform.python_version(),
         **versions,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
+
+
+def _load() -> float:
+    """Return how many threads have been running on the machine during the last minute."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _processor() -> str:
@@ -120,10 +154,9 @@ def document(report: Report, settings: Settings, head: dict[str, Any]) -> dict[s
 def _read(path: Path) -> dict[tuple[str, ...], float]:
     """Return the ratios of an earlier run."""
     try:
-        rows = json.loads(path.read_text())["rows"]
+        with storage_errors("read", path):
+            rows = json.loads(path.read_text())["rows"]
         return {(r["topic"], r["case"], r["quantity"], r["peer"]): float(r["ratio"]) for r in rows}
-    except OSError as error:
-        raise StorageError(f"expected the numbers of an earlier run in {path}: {error}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise FileFormatError(f"expected what 'hpcblaz bench --json' writes in {path}, got {error!r}") from error
 
@@ -195,8 +228,12 @@ def _bound_table(rows: Sequence[Row]) -> list[str]:
     cells = [["bound / actual error", *cases]]
     for quantity in dict.fromkeys(row.quantity for row in rows):
         found = {row.case: row for row in rows if row.quantity == quantity}
-        cells.append([quantity, *(f"{found[c].ratio:.3g}{_mark(found[c])}" if c in found else "" for c in cases)])
+        cells.append([quantity, *(_tightness(found[c]) if c in found else "" for c in cases)])
     return _aligned(cells)
+
+
+def _tightness(row: Row) -> str:
+    return "exact" if row.ratio > _EXACT else f"{row.ratio:.3g}{_mark(row)}"
 
 
 def _aligned(cells: Iterable[Sequence[str]]) -> list[str]:
@@ -227,6 +264,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     figure = pyplot.figure(figsize=(max(9.0, 3.0 * len(curves)), 6.6), layout="constrained")
     grid = figure.add_gridspec(2, columns, height_ratios=(1, 1.1))
     top = None
+    most = 1.08 * max((y for lines in curves.values() for points in lines.values() for _, y in points), default=1.0)
     for i, (name, lines) in enumerate(curves.items()):
         axes = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=top)
         for codec, points in lines.items():
@@ -239,7 +277,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             top = axes
             axes.set_ylabel("bits a value")
             axes.legend(frameon=False)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, most)
     for i, quantity in enumerate(("compress", "decompress")):
         axes = figure.add_subplot(grid[1, i * columns // 2 : (i + 1) * columns // 2])
         _draw_bars(axes, [row for row in rows if row.topic == SPEED and row.quantity == quantity])
@@ -268,16 +306,12 @@ def _draw_bars(axes: Any, rows: Sequence[Row]) -> None:
     cases = list(dict.fromkeys(row.case for row in rows))
     names = ["hpcblaz", *dict.fromkeys(row.peer for row in rows if row.peer in _COLORS)]
     width = 0.8 / len(names)
-    for k, name in enumerate(names):
-        for i, case in enumerate(cases):
-            speeds = [
-                r.ours if name == "hpcblaz" else r.theirs
-                for r in rows
-                if r.case == case and name in ("hpcblaz", r.peer)
-            ]
-            if speeds:
-                bar = axes.bar(i + (k - (len(names) - 1) / 2) * width, speeds[0], width, color=_COLORS[name])
-                axes.bar_label(bar, fmt="%.2g", fontsize=8)
+    for i, case in enumerate(cases):
+        speeds = {"hpcblaz": next(row.ours for row in rows if row.case == case)}
+        speeds |= {row.peer: row.theirs for row in rows if row.case == case and row.peer in names}
+        for k, (name, speed) in enumerate(speeds.items()):
+            bar = axes.bar(i + (k - (len(speeds) - 1) / 2) * width, speed, width, color=_COLORS[name])
+            axes.bar_label(bar, fmt="%.2g", fontsize=8)
     axes.set_xticks(range(len(cases)), [case.replace(", ", "\n") for case in cases], fontsize=9)
     axes.margins(y=0.12)
 

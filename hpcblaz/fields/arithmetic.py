@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
 
 _FUZZ = 8 * UNIT  # relative rounding of factors, offsets and their products
+_UNDERFLOW = 2.0**-530  # squares of what is rounded away may vanish below it
 _SPREAD = 12  # a step this many powers of two below the coarser operand's rounds away nothing that matters
 
 
@@ -150,7 +151,8 @@ def add(a: "CompressedArray", other: Any, weight_a: float, weight_b: float) -> "
         error = refusal
     a._comm.agree(error)
     lost = a._comm.allgather(np.array([lost_max, lost_l2]))
-    lost_max, lost_l2 = float(lost[:, 0].max()), float(np.hypot.reduce(lost[:, 1]))
+    lost_max = float(lost[:, 0].max()) + _UNDERFLOW
+    lost_l2 = float(np.hypot.reduce(lost[:, 1])) + _UNDERFLOW * math.sqrt(a.size)
     ea, eb = a._field_error, other._field_error
     added = _FUZZ * (a._magnitude + ea.max_abs + other._magnitude + eb.max_abs)
     return a._replace(

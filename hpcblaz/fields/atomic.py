@@ -110,7 +110,7 @@ class AtomicFile:
             raise StorageError(f"expected {self.path} to be a plain file or not to be there, got a device or a pipe")
         return stat.S_IMODE(status.st_mode)
 
-    def write_at(self, position: int, data: "bytes | NDArray[Any]") -> None:
+    def write_at(self, position: int, data: bytes | memoryview) -> None:
         """Write bytes at a position; gaps between what is written are zeros.
 
         Raises
@@ -118,7 +118,7 @@ class AtomicFile:
         StorageError
             If the disk is full, for example.
         """
-        view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+        view = memoryview(data)
         with storage_errors("write", self.path):
             while view:
                 written = os.pwrite(self._descriptor, view[: 1 << 30], position)

@@ -159,7 +159,7 @@ class BlockCodec:
             if self.keep.shape != block_shape:
                 raise CodecError(f"expected a mask of the block shape {block_shape}, got shape {self.keep.shape}")
             return self.keep
-        count = max(1, round(float(self.keep) * math.prod(block_shape)))  # type: ignore[arg-type]
+        count = max(1, round(float(np.asarray(self.keep)) * math.prod(block_shape)))
         frequency = sum(
             (np.arange(side) / side).reshape([-1 if axis == i else 1 for i in range(len(block_shape))])
             for axis, side in enumerate(block_shape)
@@ -191,7 +191,7 @@ def grid_of(codec: Codec, shape: tuple[int, ...]) -> BlockGrid:
 
 
 def empty_blocks(codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
-    """Return the payload of a field of zeros: where its tiles begin, which coefficients they keep, and room for them."""
+    """Return the payload of a field of zeros: where its tiles begin, what they keep, and room for it."""
     grid = numerics.grid
     pad = (1,) * (4 - grid.ndim)
     mask = codec.mask(grid.block_shape).reshape(pad + grid.block_shape)
@@ -230,6 +230,9 @@ def half_unit(dtype: np.dtype[Any], largest: float) -> float:
 
 
 def rounding(transform: str, block_shape: tuple[int, ...], precision: str) -> float:
-    """Return a bound of what two backends' decoders may differ by, relative to ``abs(matrix.T) @ abs(coefficients)``."""
+    """Return a bound of what two backends' decoders may differ by.
+
+    It is relative to ``abs(matrix.T) @ abs(coefficients)``.
+    """
     steps = sum(max(depth(transform, m) for m in range(1, side + 1)) for side in block_shape)
     return 2 * steps * UNIT_ROUNDOFF[precision] * 1.01

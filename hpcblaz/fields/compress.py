@@ -319,7 +319,8 @@ def _compress_within(
     precision = "float64"
     for precision in _precisions(source, tolerance, largest):
         error = None
-        aim = _field_tolerance(tolerance, source.dtype, precision, largest)
+        asked = tolerance if constant else min(tolerance, 2 * largest)  # no error of a sensible decoder is larger
+        aim = _field_tolerance(asked, source.dtype, precision, largest)
         try:
             result = _encode(source, precision, 1.0 if constant else aim, 0.0 if constant else largest, progress)
         except HpcblazError as refusal:
@@ -371,7 +372,7 @@ def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
     """Return the precisions to try, the fastest first."""
     if source.values.dtype == np.float64:
         return ["float64"]
-    ordinary = 2.0**-90 < tolerance < 2.0**90 and largest < 2.0**100
+    ordinary = 2.0**-40 < tolerance and largest < 2.0**55
     if not ordinary or tolerance <= 2.0**-20 * largest:
         return ["float64"]
     return ["float32", "float64"]
@@ -388,7 +389,6 @@ def _encode(
         values = np.zeros_like(values)
     gain = growth(codec.transform, sides)
     root = math.sqrt(math.prod(sides))
-    tolerance = min(tolerance, 2.0**900)  # beyond every value
     widest = 2 * tolerance / gain
     exponent = math.floor(math.log2(widest)) - 1 if widest > 0 else -2000
     mean_level = 0
@@ -405,7 +405,7 @@ def _encode(
     if result is None:
         return None
     blocks, max_abs, l2 = result
-    return blocks, max_abs * (1 + 8 * unit), l2 * (1 + (8 + math.prod(sides)) * unit)
+    return blocks, *_measured(max_abs, l2, source, precision)
 
 
 def _smallest(source: _Source, largest: float) -> float:
@@ -423,10 +423,20 @@ def _smallest(source: _Source, largest: float) -> float:
     return min(2 * least, least + half_unit(source.dtype, 2 * largest))
 
 
+def _measured(max_abs: float, l2: float, source: _Source, precision: str) -> tuple[float, float]:
+    """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
+    unit = UNIT_ROUNDOFF[precision]
+    cells = source.values.size
+    max_abs *= 1 + 8 * unit
+    l2 *= 1 + (8 + source.grid.block_size) * unit
+    l2 += math.sqrt(cells) * (2.0**-74 if precision == "float32" else 2.0**-537)
+    return max_abs, min(l2, math.sqrt(cells) * max_abs * (1 + 2.0**-50))
+
+
 def _check_magnitude(source: _Source, largest: float) -> None:
-    """Raise DtypeError if coefficients could leave double precision."""
-    if largest * math.sqrt(source.grid.block_size) > 1e300:
-        raise DtypeError(f"expected values below 1e300 in magnitude, got {largest:g}: rescale the data")
+    """Raise DtypeError if squares of coefficients could leave double precision."""
+    if largest > 1e150:
+        raise DtypeError(f"expected values of at most 1e150 in magnitude, got {largest:g}: rescale the data")
 
 
 def _compress_fixed(
@@ -436,15 +446,14 @@ def _compress_fixed(
     largest = max(abs(extent[0]), abs(extent[1]))
     index_dtype = np.dtype(codec.index_dtype)
     single = source.values.dtype == np.float32 and index_dtype.itemsize < 4
-    precision = "float32" if single and (largest == 0 or 2.0**-90 < largest < 2.0**100) else "float64"
+    precision = "float32" if single and (largest == 0 or 2.0**-50 < largest < 2.0**55) else "float64"
     _check_magnitude(source, largest)
     numerics = source.numerics(precision)
     template = empty_blocks(codec, numerics)
     values = source.values.astype(precision, copy=False)
     slack = rounding(codec.transform, sides, precision)
     blocks, max_abs, l2 = cpu.encode_fixed(values, numerics, template, slack)
-    unit = UNIT_ROUNDOFF[precision]
-    bounds = comm.allgather(np.array([max_abs * (1 + 8 * unit), l2 * (1 + (8 + math.prod(sides)) * unit)]))
+    bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
     field_error = ErrorBound(float(bounds[:, 0].max()), float(np.hypot.reduce(bounds[:, 1])) * (1 + 2.0**-50))
     return CompressedArray(
         blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout

@@ -1,7 +1,7 @@
-"""The header of a file of a compressed array: written from, and checked into, plain values. docs/format.md describes it.
+"""The header of a file of a compressed array, written from plain values and checked. docs/format.md describes it.
 
-Nothing in a header is believed: every value is checked for its type, its range and its agreement with the others, and sizes
-are compared with the size of the file before any memory is asked for.
+Nothing in a header is believed: every value is checked for its type, its range and its agreement with the others, and
+sizes are compared with the size of the file before any memory is asked for.
 """
 
 import json
@@ -181,7 +181,8 @@ def decode_header(name: str, head: bytes, size: int) -> tuple[int, int]:
     _, version, header_crc, header_length, length, crc = PREAMBLE.unpack_from(head)
     if zlib.crc32(head[: PREAMBLE.size - 4]) != crc or any(head[PREAMBLE.size :]):
         raise FileFormatError(
-            f"{name}: expected a sound preamble, got a wrong checksum in bytes 0 to {HEADER_START - 1}: the file is damaged"
+            f"{name}: expected a sound preamble, got a wrong checksum in bytes 0 to {HEADER_START - 1}: "
+            "the file is damaged"
         )
     if version != VERSION:
         raise FileFormatError(
@@ -374,7 +375,8 @@ class _Fields:
         self.file = file
         self.prefix = prefix
         if not isinstance(value, dict):
-            raise FileFormatError(f"{file}: expected {prefix.rstrip('.') or 'the header'} to be an object, got {value!r:.60}")
+            name = prefix.rstrip(".") or "the header"
+            raise FileFormatError(f"{file}: expected {name} to be an object, got {str(value)[:60]}")
         self.value: dict[str, Any] = value
 
     def refuse(self, name: str, expected: str, got: Any) -> NoReturn:

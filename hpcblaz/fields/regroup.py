@@ -57,22 +57,21 @@ def regroup(
             inside, target = place(region, start, count)
             if inside.any():
                 found, found_levels = _unpack(blocks, own, tiles, count)
-                found, found_levels = found[inside], found_levels[inside].astype(np.int64)
                 steps = (blocks.exponent - exponents[0], blocks.mean_exponent - exponents[1])
-                indices[target], levels[target] = _with_steps(found, found_levels, *steps)
+                indices[target], levels[target] = _with_steps(found[inside], found_levels[inside], *steps)
     shape = (*grid.blocks, grid.block_size)
     return cpu.from_integers(indices.reshape(shape), levels.reshape(grid.blocks), numerics, *exponents)
 
 
 def _with_steps(
-    indices: NDArray[np.int32], levels: NDArray[np.int64], shift: int, mean_shift: int
+    indices: NDArray[np.int32], levels: NDArray[np.int8], shift: int, mean_shift: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return integers and levels for steps that are smaller by powers of two."""
     if shift == mean_shift == 0:
         return indices, levels
     wide = indices.astype(np.int64)
-    levels = np.where(wide[:, 1:].any(axis=1), levels + shift, 0)
-    up = np.maximum(0, levels - (LEVELS - 1))
+    new_levels = np.where(wide[:, 1:].any(axis=1), levels.astype(np.int64) + shift, 0)
+    up = np.maximum(0, new_levels - (LEVELS - 1))
     fits = up.max(initial=0) <= 31 and mean_shift <= 31
     if fits:
         wide[:, 1:] <<= up[:, None]
@@ -83,7 +82,7 @@ def _with_steps(
             "expected the layout that the file was written with, because its parts have steps too different for one, "
             "got another: load it with that layout"
         )
-    return wide, levels - up
+    return wide, new_levels - up
 
 
 def _runs_of_tiles(grid: BlockGrid) -> Iterator[tuple[NDArray[np.int64], int, slice]]:
@@ -101,8 +100,8 @@ def _unpack(
 ) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
     """Return the integers and levels of some tiles of one region, in the order of the blocks in it.
 
-    The tiles are handed over as a field of their own, one block thick along all axes but the last; the extents of partial
-    blocks matter to the transform only.
+    The tiles are handed over as a field of their own, one block thick along all axes but the last; the extents of
+    partial blocks matter to the transform only.
     """
     sides = numerics.grid.block_shape
     offsets = blocks.offsets[tiles.start : tiles.stop + 1]
@@ -117,13 +116,14 @@ def _placer(
 ) -> Callable[[NDArray[np.int64], int, int], tuple[NDArray[np.bool_], NDArray[np.int64]]]:
     """Return a function from blocks of a region of one part to their numbers in another part."""
     pad = (0,) * (4 - grid.ndim)
-    shift = np.array(pad + first) // grid.sides - np.array(pad + offset) // grid.sides
+    sides = np.array(grid.sides, np.int64)
+    shift = np.array(pad + first, np.int64) // sides - np.array(pad + offset, np.int64) // sides
     counts = np.array((1,) * len(pad) + wanted.blocks)
 
     def place(region: NDArray[np.int64], start: int, count: int) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         numbers = np.arange(start, start + count)
         place = np.stack(np.unravel_index(numbers, tuple(region[4:8])), axis=1)
-        place += region[:4] // grid.sides + shift
+        place += region[:4] // sides + shift
         inside = np.all((place >= 0) & (place < counts), axis=1)
         return inside, np.ravel_multi_index(tuple(place[inside].T), tuple(counts))
 

@@ -75,8 +75,8 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
         if one != common[0]:
             names = [name for name in one if one[name] != common[0][name]]
             raise CodecError(
-                f"expected arrays that agree on all ranks, got other {' and '.join(names)} on rank {rank} than on rank 0: "
-                "compress the parts in one call of hb.compress"
+                f"expected arrays that agree on all ranks, got other {' and '.join(names)} on rank {rank} than on "
+                "rank 0: compress the parts in one call of hb.compress"
             )
     whole = place_sections(FileHeader(**{**common[0], "parts": tuple(one.parts[0] for one in headers)}))
     places = [[section.offset for section in part.sections.values()] for part in whole.parts]
@@ -84,7 +84,7 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
 
     def write(rank: int, number: int, position: int, piece: NDArray[np.uint8]) -> None:
         if file is not None:
-            file.write_at(places[rank][number] + position, piece)
+            file.write_at(places[rank][number] + position, piece.data)
 
     try:
         with comm.together():
@@ -111,10 +111,12 @@ def _sections(blocks: Blocks) -> dict[str, NDArray[Any]]:
     }
 
 
-def _header(a: "CompressedArray", attributes: Mapping[str, Any] | None, sections: dict[str, NDArray[Any]]) -> FileHeader:
+def _header(
+    a: "CompressedArray", attributes: Mapping[str, Any] | None, sections: dict[str, NDArray[Any]]
+) -> FileHeader:
     """Return the header of this rank's part, with sections that have no place yet."""
     blocks = a._blocks
-    placeless = {name: Section(0, values.nbytes, zlib.crc32(values)) for name, values in sections.items()}
+    placeless = {name: Section(0, values.nbytes, zlib.crc32(values.data)) for name, values in sections.items()}
     exponents = (blocks.exponent, blocks.mean_exponent) if isinstance(blocks, PackedBlocks) else (0, 0)
     return FileHeader(
         shape=a.shape,

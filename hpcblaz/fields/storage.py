@@ -132,7 +132,7 @@ class _File:
         count = section.length // dtype.itemsize
         values = np.empty(count + spare, dtype.newbyteorder("<"))
         values[count:] = 0
-        raw = memoryview(values[:count].view(np.uint8))
+        raw = values[:count].view(np.uint8).data
         crc = position = 0
         with storage_errors("read", self.path):
             while position < section.length:

@@ -28,8 +28,8 @@ def collect(comm: Communicator, arrays: Sequence[npt.NDArray[Any]], take: Take |
     arrays : sequence of numpy.ndarray
         C-contiguous; as many on every rank, of any size.
     take : callable or None
-        Looked at on the root only. Called with the rank, the number of the array, the position of the piece in it in bytes,
-        and the piece: uint8, shape (n,), which is overwritten after the call.
+        Looked at on the root only. Called with the rank, the number of the array, the position of the piece in it in
+        bytes, and the piece: uint8, shape (n,), which is overwritten after the call.
     root : int, default 0
         The rank that collects.
 

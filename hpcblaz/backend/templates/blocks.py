@@ -52,11 +52,11 @@ def load_strip(x, shape, region, first, count, v, cell):
             for b in range(v1):
                 for c in range(v2):
                     here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
-                    base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES
-                    row = x[here : here + LANES * SIDE3]
-                    for lane in range(LANES):
+                    base = np.uint64((((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES)
+                    source = np.uint64(here)
+                    for lane in range(count):
                         for d in range(SIDE3):
-                            v[base + d * LANES + lane] = row[lane * SIDE3 + d]
+                            v[base + np.uint64(d * LANES + lane)] = x[source + np.uint64(lane * SIDE3 + d)]
         return
     for lane in range(LANES):
         first_cell(region, first + min(lane, count - 1), cell)
@@ -76,8 +76,11 @@ def load_strip(x, shape, region, first, count, v, cell):
 
 
 @njit
-def store_run(v, region, cell, offset, out, low, shape):
-    """Store 16 blocks that lie side by side; `out` begins at the cell `low`, offset is added to every value."""
+def store_run(v, lanes, region, cell, offset, out, low, shape):
+    """Store 16 blocks that lie side by side; `out` begins at the cell `low`, offset is added to every value.
+
+    lanes is 16, and left to run time: loops of a known short length are unrolled, not vectorised.
+    """
     start = (
         ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
     ) * shape[3] + cell[3] - low[3]
@@ -85,11 +88,11 @@ def store_run(v, region, cell, offset, out, low, shape):
         for b in range(region[9]):
             for c in range(region[10]):
                 here = start + ((a * shape[1] + b) * shape[2] + c) * shape[3]
-                base = (((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES
-                row = out[here : here + LANES * SIDE3]
-                for lane in range(LANES):
+                base = np.uint64((((a * SIDE1 + b) * SIDE2 + c) * SIDE3) * LANES)
+                target = np.uint64(here)
+                for lane in range(lanes):
                     for d in range(SIDE3):
-                        row[lane * SIDE3 + d] = v[base + d * LANES + lane] + offset
+                        out[target + np.uint64(lane * SIDE3 + d)] = v[base + np.uint64(d * LANES + lane)] + offset
 
 
 @njit

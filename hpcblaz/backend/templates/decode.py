@@ -79,7 +79,7 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
                 for j in range(SIZE * LANES):
                     v[j] *= factor
             if run:
-                store_run(v, region, cells[0], offset, out, low, shape)
+                store_run(v, lanes, region, cells[0], offset, out, low, shape)
             else:
                 for lane in range(lanes):
                     if inside[lane]:

@@ -30,29 +30,30 @@ def unpack_tile(indices, side, tile, count, steps, mean_step, rows, widths, mean
     for s in range(strips_of(count)):
         base = STRIPS + s * SIZE
         widths[base : base + SIZE] = 0
-        if number < SIZE:
-            rows[base * LANES : (base + SIZE) * LANES] = 0
         lanes = min(LANES, count - s * LANES)
         for b in range(s * LANES, s * LANES + lanes):
             slots[b] = b
             block_steps[b] = np.float64(scales[first + b]) * steps[0]
-            means[b] = 0.0
-        for j in range(number):
-            k = kept[region, 1 + j]
-            source = indices[position : position + lanes]
-            target = rows[(base + k) * LANES : (base + k + 1) * LANES]
-            for lane in range(lanes):
-                target[lane] = np.int32(source[lane])
-            for lane in range(lanes, LANES):
-                target[lane] = np.int32(0)
-            position += lanes
-            if k:
-                widths[base + k] = 32
-            else:
+        if number == SIZE and lanes == LANES:
+            source, target = np.uint64(position), np.uint64(base * LANES)
+            for i in range(SIZE * LANES):
+                rows[target + np.uint64(i)] = np.int32(indices[source + np.uint64(i)])
+            widths[base + 1 : base + SIZE] = 32
+            position += SIZE * LANES
+        else:
+            rows[base * LANES : (base + SIZE) * LANES] = 0
+            for j in range(number):
+                k = kept[region, 1 + j]
+                source, target = np.uint64(position), np.uint64((base + k) * LANES)
                 for lane in range(lanes):
-                    b = s * LANES + lane
-                    means[b] = block_steps[b] * np.float64(target[lane])
-                    target[lane] = np.int32(0)
+                    rows[target + np.uint64(lane)] = np.int32(indices[source + np.uint64(lane)])
+                widths[base + k] = 32 if k else 0
+                position += lanes
+        # Coefficient 0 is handed over by itself, and zero among the others
+        for lane in range(lanes):
+            b = s * LANES + lane
+            means[b] = block_steps[b] * np.float64(rows[base * LANES + lane])
+            rows[base * LANES + lane] = 0
     return np.int64((1 << STRIPS) - 1)
 
 
@@ -137,15 +138,16 @@ def measure_error(v, r, error, square):
 @njit
 def write_strip(c, region_kept, lanes, indices, position):
     """Write the kept indices of a strip; return the position after them."""
+    if region_kept[0] == SIZE and lanes == LANES:
+        first = np.uint64(position)
+        for i in range(SIZE * LANES):
+            indices[first + np.uint64(i)] = np.int32(c[i])
+        return position + SIZE * LANES
     for j in range(region_kept[0]):
         row = np.uint64(region_kept[1 + j] * LANES)
-        target = indices[position : position + lanes]
-        if lanes == LANES:
-            for lane in range(LANES):
-                target[lane] = np.int32(c[row + np.uint64(lane)])
-        else:
-            for lane in range(lanes):
-                target[lane] = np.int32(c[row + np.uint64(lane)])
+        first = np.uint64(position)
+        for lane in range(lanes):
+            indices[first + np.uint64(lane)] = np.int32(c[row + np.uint64(lane)])
         position += lanes
     return position
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.bits import bit_length, low_bits, magnitude_bits
+from hpcblaz.bodies.bits import bit_length, low_bits
 from hpcblaz.bodies.records import FIXED_WORDS, LANES, STRIPS, TILE, read_widths, strips_of, write_widths
 
 from .constants import SIZE
@@ -63,6 +63,9 @@ def write_record(rows, mask, group, levels, means, count, out, position):
     lanes = min(count, LANES)
     start = position
     widths = np.zeros(ROWS, np.int64)
+    folded = np.empty(LANES * SIZE, np.uint32)
+    halved = np.empty(8 * SIZE, np.uint32)
+    doubles = np.empty(SIZE, np.float64)
     total = np.int64(0)
     for s in range(strips):
         least, most = np.int64(means[s * LANES]), np.int64(means[s * LANES])
@@ -75,7 +78,7 @@ def write_record(rows, mask, group, levels, means, count, out, position):
         out[position + FIXED_WORDS + s] = np.uint32(least & 0xFFFFFFFF)
         for lane in range(LANES):
             rows[s * LANES + lane] = np.uint32(np.int64(means[min(s * LANES + lane, count - 1)]) - least)
-        if mask >> s & 1 and not row_widths(rows, STRIPS + s * SIZE, widths, len(widths) * LANES // ROWS):
+        if mask >> s & 1 and not row_widths(rows, STRIPS + s * SIZE, widths, folded, halved, doubles):
             mask ^= 1 << s
     out[position] = np.uint32(mask)
     out[position + 1] = np.uint32(0)
@@ -110,23 +113,31 @@ def gather(q, column, rows, base):
 
 
 @njit
-def row_widths(rows, base, widths, lanes):
+def row_widths(rows, base, widths, folded, halved, doubles):
     """Find the bits that hold every lane of each coefficient but the first, two's complement; 0 if all are zero.
 
-    Returns 0 if all of them are. lanes is 16, and left to run time like that of unpack_rows.
+    Returns 0 if all of them are. folded and halved are scratch for 16 * SIZE and 8 * SIZE words, doubles for SIZE.
     """
     first = np.uint64(base * LANES)
-    any_bits = 0
+    for i in range(LANES * SIZE):
+        value = rows[first + np.uint64(i)]
+        folded[i] = np.uint32(np.uint32(value << np.uint32(1)) ^ np.uint32(np.int32(value) >> np.int32(31)))
+    # Or neighbours together until one word a coefficient is left: whole vectors at a time, no loop over few lanes
+    for i in range(8 * SIZE):
+        halved[i] = folded[2 * i] | folded[2 * i + 1]
+    for i in range(4 * SIZE):
+        folded[i] = halved[2 * i] | halved[2 * i + 1]
+    for i in range(2 * SIZE):
+        halved[i] = folded[2 * i] | folded[2 * i + 1]
+    for i in range(SIZE):
+        doubles[i] = np.float64(halved[2 * i] | halved[2 * i + 1])
+    exponents = doubles.view(np.int64)
+    any_bits = np.int64(0)
     for k in range(1, SIZE):
-        row = first + np.uint64(k * LANES)
-        magnitudes = np.uint32(0)
-        values = np.uint32(0)
-        for lane in range(lanes):
-            value = rows[row + np.uint64(lane)]
-            magnitudes |= magnitude_bits(value)
-            values |= value
-        widths[base + k] = bit_length(np.int64(magnitudes)) + 1 if values else 0
-        any_bits |= widths[base + k]
+        width = (exponents[k] >> 52) - 1022
+        width = width if width > 0 else 0
+        widths[base + k] = width
+        any_bits |= width
     return any_bits
 
 

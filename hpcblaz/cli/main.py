@@ -1,0 +1,122 @@
+"""The entry point ``hpcblaz``: verbs, exit codes, and errors in one line.
+
+Exit codes: 0 if all went well, 1 for an error (one line on the standard error, and a traceback if HPCBLAZ_DEBUG=1),
+2 for a wrong command line, 130 if interrupted. Under MPI rank 0 prints, and all ranks exit with the same code.
+"""
+
+import argparse
+import contextlib
+import io
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from hpcblaz._version import __version__
+from hpcblaz.cli import bench, compress, decompress, demo, info, stats
+from hpcblaz.cli.console import finish_output
+from hpcblaz.errors import HpcblazError
+from hpcblaz.mpi import Communicator, world
+from hpcblaz.mpi.launch import load_mpi
+
+_VERBS = (info, compress, decompress, stats, demo, bench)
+_RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="hpcblaz",
+        description="Scientific fields compressed with proven error bounds, and computed on while compressed.",
+        epilog="Every verb works the same under mpirun and srun: mpirun -n 4 hpcblaz stats field.npy --tolerance 1e-3",
+    )
+    top.add_argument("--version", action="version", version=f"hpcblaz {__version__}")
+    subparsers = top.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in _VERBS:
+        verb.register(subparsers)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Without the program's name. Default: ``sys.argv[1:]``.
+
+    Returns
+    -------
+    int
+        The exit code.
+
+    Examples
+    --------
+    >>> from hpcblaz.cli.main import main
+    >>> main(["--version"]) == 0  # doctest: +SKIP
+    True
+    """
+    try:
+        comm = world()
+    except HpcblazError as error:
+        if next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0") == "0":
+            _report(error)
+        return 1
+    return _run(argv, comm)
+
+
+def _run(argv: Sequence[str] | None, comm: Communicator) -> int:
+    try:
+        arguments = _parse(argv, comm)
+        if isinstance(arguments, int):
+            return arguments
+        code = int(arguments.run(arguments))
+        finish_output(comm)
+        return code
+    except HpcblazError as error:  # raised on every rank
+        if comm.rank == 0:
+            _report(error)
+        return 1
+    except KeyboardInterrupt:
+        if comm.rank == 0:
+            print("hpcblaz: interrupted", file=sys.stderr)
+        return _abort(comm, 130)
+    except BaseException as error:  # noqa: BLE001  on one rank only, for all we know: the others must not wait for it
+        where = f" on rank {comm.rank} of {comm.size}" if comm.size > 1 else ""
+        print(f"hpcblaz: unexpected error{where}: {type(error).__name__}: {error}", file=sys.stderr)
+        traceback.print_exc()
+        return _abort(comm, 1)
+
+
+def _parse(argv: Sequence[str] | None, comm: Communicator) -> argparse.Namespace | int:
+    """Return the arguments, or the exit code if there is nothing to do; only rank 0 prints help and usage."""
+    with contextlib.ExitStack() as stack:
+        if comm.rank != 0:
+            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        code: int | str | None = 0
+        try:
+            return parser().parse_args(argv)
+        except SystemExit as request:
+            code = request.code
+    finish_output(comm)
+    return code if isinstance(code, int) else 0
+
+
+def _report(error: HpcblazError) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        if os.environ.get("HPCBLAZ_DEBUG") == "1":
+            traceback.print_exception(error)
+        print("hpcblaz: " + " ".join(str(error).split()), file=sys.stderr)
+
+
+def _abort(comm: Communicator, code: int) -> int:
+    if comm.size > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        load_mpi().COMM_WORLD.Abort(code)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""``hpcblaz stats A [B]``: statistics of compressed arrays, each with its bound."""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+from hpcblaz.cli.console import Console, add_target, integers, number, payload_bytes, read_field, seconds
+from hpcblaz.errors import CodecError
+from hpcblaz.fields import statistics
+from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.scalars import CertifiedFloat
+from hpcblaz.mpi import Communicator, world
+
+_ONE: dict[str, Callable[[CompressedArray], CertifiedFloat]] = {
+    "mean": statistics.mean,
+    "sum": statistics.total,
+    "variance": statistics.variance,
+    "standard_deviation": statistics.standard_deviation,
+    "norm": statistics.norm,
+}
+
+
+def _norm_of_difference(a: CompressedArray, b: CompressedArray) -> CertifiedFloat:
+    return statistics.norm(a - b)
+
+
+_TWO: dict[str, Callable[[CompressedArray, CompressedArray], CertifiedFloat]] = {
+    "dot": statistics.dot,
+    "covariance": statistics.covariance,
+    "cosine_similarity": statistics.cosine_similarity,
+    "structural_similarity": statistics.structural_similarity,
+    "wasserstein_distance": statistics.wasserstein_distance,
+    "norm_of_difference": _norm_of_difference,
+}
+
+
+def register(subparsers: Any) -> None:
+    """Add the verb."""
+    parser = subparsers.add_parser(
+        "stats",
+        help="statistics of one or two arrays, each with its bound",
+        description="Statistics of one or two arrays, computed on the compressed blocks. Every answer comes with a "
+        "bound of its distance from the answer on the original data.",
+    )
+    parser.add_argument("a", metavar="A", help="a compressed file; or .npy, .f32, .f64 with one of the options below")
+    parser.add_argument("b", metavar="B", nargs="?", help="a second one, to compare")
+    add_target(parser, required=False)
+    parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    console = Console(world())
+    a = read_field(arguments.a, arguments, console)
+    arrays = {arguments.a: a}
+    found: dict[str, Any] = {"arrays": [_describe(arguments.a, a, console.comm)]}
+    if arguments.b is None:
+        found["statistics"] = {name: _answer(console, function, a) for name, function in _ONE.items()}
+    else:
+        b = read_field(arguments.b, arguments, console, a)
+        arrays[arguments.b] = b
+        found["arrays"].append(_describe(arguments.b, b, console.comm))
+        found["statistics"] = {name: _answer(console, function, a, b) for name, function in _TWO.items()}
+    found["ranks"] = console.comm.size
+    if arguments.json:
+        console.data(found)
+    else:
+        _print(console, found)
+    return 0
+
+
+def _describe(path: str, a: CompressedArray, comm: Communicator) -> dict[str, Any]:
+    payload = payload_bytes(a, comm)
+    return {
+        "file": path,
+        "shape": list(a.shape),
+        "dtype": a.dtype.name,
+        "payload_bytes": payload,
+        "ratio": a.size * a.dtype.itemsize / payload if payload else None,
+        "max_abs_error": a.error.max_abs,
+    }
+
+
+def _answer(console: Console, function: Callable[..., CertifiedFloat], *arrays: CompressedArray) -> dict[str, Any]:
+    """Return value, bound and time of a statistic; `unavailable` says why there is none."""
+    start = time.perf_counter()
+    try:
+        answer = function(*arrays)
+    except CodecError as error:  # such as the sum of arrays of two codecs: on every rank
+        return {"value": None, "error": None, "seconds": None, "unavailable": str(error)}
+    took = seconds(console.comm, start)
+    return {"value": float(answer), "error": answer.error, "seconds": took, "unavailable": None}
+
+
+def _print(console: Console, found: dict[str, Any]) -> None:
+    for array in found["arrays"]:
+        shape = " x ".join(map(str, array["shape"]))
+        ratio = f", ratio {array['ratio']:.2f}" if array["ratio"] is not None else ""
+        error = number(array["max_abs_error"], 3)
+        console.line(f"{array['file']}: {shape} {array['dtype']}{ratio}, largest error {error}")
+    console.line()
+    rows = [["statistic", "value", "error at most", "time"]]
+    reasons = []
+    for name, answer in found["statistics"].items():
+        title = name.replace("_", " ")
+        if answer["unavailable"] is None:
+            values = [number(answer["value"], 10), number(answer["error"], 3), f"{1e3 * answer['seconds']:.1f} ms"]
+        else:
+            values = ["-", "-", "-"]
+            reasons.append(f"no {title}: {answer['unavailable']}")
+        rows.append([title, *values])
+    console.table(rows)
+    for reason in reasons:
+        console.line(reason)
