@@ -154,7 +154,9 @@ def covariance(x: Any, y: Any, ddof: int = 0) -> Any:
     return ((x - x.mean()) * (y - y.mean())).sum() / (x.size - ddof)
 
 
-def similarity(x: Any, y: Any, span: float, exponents: tuple[float, float, float] = (1, 1, 1), k: Any = (0.01, 0.03)) -> Any:
+def similarity(
+    x: Any, y: Any, span: float, exponents: tuple[float, float, float] = (1, 1, 1), k: Any = (0.01, 0.03)
+) -> Any:
     """The structural similarity of two whole fields, from its definition."""
     x, y = exact(x), exact(y)
     c1, c2 = (k[0] * np.longdouble(span)) ** 2, (k[1] * np.longdouble(span)) ** 2
@@ -193,6 +195,8 @@ def wasserstein(x: Any, y: Any, block_shape: tuple[int, ...], order: float) -> A
 def assert_holds(answer: hb.CertifiedFloat, truth: Any) -> None:
     """Assert that an answer is within its bound of the truth."""
     assert answer.error >= 0
-    assert abs(np.longdouble(float(answer)) - truth) <= answer.error or (math.isnan(answer) and answer.error == math.inf)
+    assert abs(np.longdouble(float(answer)) - truth) <= answer.error or (
+        math.isnan(answer) and answer.error == math.inf
+    )
     low, high = answer.interval
     assert math.isnan(answer) or low <= truth <= high

@@ -10,6 +10,7 @@ from numba.extending import register_jitable
 LANES = 16  # blocks that share bit widths; one AVX-512 register, half a GPU warp
 TILE = 128  # blocks a record; a tile of 4x4x4 integers fits a first-level cache
 STRIPS = TILE // LANES
+NATURAL = 1 << STRIPS  # in the mask of groups: the groups are the strips
 FIXED_WORDS = 6  # mask of groups; a byte a strip, the width of coefficient 0; header length; sum of coefficient 0
 
 

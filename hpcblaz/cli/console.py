@@ -41,11 +41,11 @@ class Console:
 
     def line(self, text: str = "") -> None:
         """Print a line."""
-        self._write(text + "\n")
+        self.text(text + "\n")
 
     def data(self, value: Any) -> None:
         """Print a value as JSON, with null for what is no finite number."""
-        self._write(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
+        self.text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")
 
     def table(self, rows: Sequence[Sequence[str]]) -> None:
         """Print a table: the first row are titles; the first column is aligned to the left, the others to the right."""
@@ -56,7 +56,8 @@ class Console:
             if number == 0:
                 self.line("  ".join("-" * width for width in widths))
 
-    def _write(self, text: str) -> None:
+    def text(self, text: str) -> None:
+        """Print text as it is."""
         if self._closed:
             return
         encoding = sys.stdout.encoding or "utf-8"

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from hpcblaz._version import __version__
 from hpcblaz.cli import bench, compress, decompress, demo, info, stats
-from hpcblaz.cli.console import finish_output
+from hpcblaz.cli.console import Console, finish_output
 from hpcblaz.errors import HpcblazError
 from hpcblaz.mpi import Communicator, world
 from hpcblaz.mpi.launch import load_mpi
@@ -90,17 +90,18 @@ def _run(argv: Sequence[str] | None, comm: Communicator) -> int:
 
 def _parse(argv: Sequence[str] | None, comm: Communicator) -> argparse.Namespace | int:
     """Return the arguments, or the exit code if there is nothing to do; only rank 0 prints help and usage."""
-    with contextlib.ExitStack() as stack:
-        if comm.rank != 0:
-            stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        code: int | str | None = 0
-        try:
+    said, complained = io.StringIO(), io.StringIO()  # argparse itself would swallow what goes wrong with printing
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
             return parser().parse_args(argv)
-        except SystemExit as request:
-            code = request.code
+    except SystemExit as request:
+        code = request.code if isinstance(request.code, int) else 0
+    Console(comm).text(said.getvalue())
+    if comm.rank == 0:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(complained.getvalue())
     finish_output(comm)
-    return code if isinstance(code, int) else 0
+    return code
 
 
 def _report(error: HpcblazError) -> None:

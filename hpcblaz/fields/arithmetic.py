@@ -56,7 +56,11 @@ def real(value: Any, operation: str) -> float:
 
 def result_dtype(a: "CompressedArray", other: Any) -> np.dtype[Any]:
     """Return the type of a result as NumPy has it, with float64 for integers."""
-    dtype = np.result_type(a.dtype, other.dtype if is_array(other) else other)
+    if is_array(other):
+        other = other.dtype
+    elif not isinstance(other, (int, float, np.generic, np.ndarray)):
+        other = 1.0  # a Fraction, for example, converts to float
+    dtype = np.result_type(a.dtype, other)
     return dtype if dtype.kind == "f" and dtype.itemsize <= 8 else np.dtype(np.float64)
 
 
@@ -127,7 +131,8 @@ def check_same_codec(a: "CompressedArray", b: "CompressedArray") -> None:
 def add(a: "CompressedArray", other: Any, weight_a: float, weight_b: float) -> "CompressedArray":
     """Return ``weight_a * a + weight_b * other``; the weights are 1 or -1."""
     if not is_array(other):
-        return scale(a, weight_a, result_dtype(a, other), weight_b * real(other, "add"))
+        number = real(other, "add")
+        return scale(a, weight_a, result_dtype(a, other), weight_b * number)
     with a._comm.together():
         check_partners(a, other)
         check_same_codec(a, other)

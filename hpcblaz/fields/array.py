@@ -166,7 +166,7 @@ class CompressedArray:
         """
         max_abs, l2 = self._field_error.max_abs, self._field_error.l2
         root = math.sqrt(self.size)
-        if self._dtype.kind in "iu":  # the original is an integer: rounding moves a value by a half, and at most doubles an error
+        if self._dtype.kind in "iu":  # rounding moves a value by a half, and doubles an error at most: x is an integer
             bound = float(math.floor(max_abs + 0.5))
             l2 = min(2 * l2, l2 + 0.5 * root)
         else:

@@ -125,6 +125,11 @@ class AtomicFile:
                 view = view[written:]
                 position += written
 
+    def resize(self, size: int) -> None:
+        """Make the file so long; what is not written stays zero."""
+        with storage_errors("write", self.path):
+            os.ftruncate(self._descriptor, size)
+
     def reserve(self, size: int) -> None:
         """Reserve disk space for the whole file, so that writing through a memory map cannot fail."""
         with storage_errors("write", self.path):

@@ -319,7 +319,8 @@ def _compress_within(
     precision = "float64"
     for precision in _precisions(source, tolerance, largest):
         error = None
-        asked = tolerance if constant else min(tolerance, 2 * largest)  # no error of a sensible decoder is larger
+        # Zeros are nearer than that; without the limit, allowances for rounding would grow with the tolerance
+        asked = tolerance if constant else min(tolerance, max(2 * largest, 2.0**-900))
         aim = _field_tolerance(asked, source.dtype, precision, largest)
         try:
             result = _encode(source, precision, 1.0 if constant else aim, 0.0 if constant else largest, progress)
@@ -341,7 +342,7 @@ def _compress_within(
     if constant:
         max_abs = l2 = 0.0
     bounds = comm.allgather(np.array([max_abs, l2]))
-    field_error = ErrorBound(float(bounds[:, 0].max()), float(np.hypot.reduce(bounds[:, 1])) * (1 + 2.0**-50))
+    field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
         blocks,
         source.numerics(precision),
@@ -433,6 +434,11 @@ def _measured(max_abs: float, l2: float, source: _Source, precision: str) -> tup
     return max_abs, min(l2, math.sqrt(cells) * max_abs * (1 + 2.0**-50))
 
 
+def _root_of_squares(norms: NDArray[np.float64]) -> float:
+    """Return the norm of the norms of all ranks, rounded up: hypot is wrong by a unit at most, once a rank."""
+    return float(np.hypot.reduce(norms)) * (1 + 2.0**-51 * (1 + len(norms)))
+
+
 def _check_magnitude(source: _Source, largest: float) -> None:
     """Raise DtypeError if squares of coefficients could leave double precision."""
     if largest > 1e150:
@@ -454,7 +460,7 @@ def _compress_fixed(
     slack = rounding(codec.transform, sides, precision)
     blocks, max_abs, l2 = cpu.encode_fixed(values, numerics, template, slack)
     bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
-    field_error = ErrorBound(float(bounds[:, 0].max()), float(np.hypot.reduce(bounds[:, 1])) * (1 + 2.0**-50))
+    field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
         blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout
     )

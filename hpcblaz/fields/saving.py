@@ -90,7 +90,9 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
         with comm.together():
             if comm.rank == 0:
                 file = AtomicFile(path)
-                file.write_at(0, whole.encode()[0])
+                head, length = whole.encode()
+                file.resize(length)
+                file.write_at(0, head)
         collect(comm, list(sections.values()), write)
         with comm.together():
             if file is not None:

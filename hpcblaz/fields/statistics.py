@@ -278,7 +278,8 @@ def _delta(a: "CompressedArray") -> float:
 def _spread_rounding(a: "CompressedArray", square: float) -> float:
     """Return how far rounding can move a centred sum of squares, divided by n."""
     variance = square / a.size
-    return _relative_rounding(a) * variance + 8 * UNIT * a._magnitude * math.sqrt(variance) + (8 * UNIT * a._magnitude) ** 2
+    unit = 8 * UNIT * a._magnitude
+    return _relative_rounding(a) * variance + unit * math.sqrt(variance) + unit * unit
 
 
 def variance(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat:
@@ -508,7 +509,7 @@ def structural_similarity(
         )
     m = _pair(a, b, squares=True)
     span = data_range if data_range is not None else 2 * max(a._magnitude, b._magnitude) or 1.0
-    c1, c2 = (k1 * span) ** 2, (k2 * span) ** 2
+    c1, c2 = (k1 * span) * (k1 * span), (k2 * span) * (k2 * span)
     c3 = c2 / 2
 
     def parts(mean_a: Any, mean_b: Any, std_a: Any, std_b: Any, product: Any, square: Any, divide: Any) -> list[Any]:

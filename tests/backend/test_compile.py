@@ -66,7 +66,12 @@ def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
 def test_where_the_folder_lies(tmp_path: Path) -> None:
     names = ("HPCBLAZ_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME", "HOME")
     everything = {name: str(tmp_path / name) for name in names}
-    expected = [tmp_path / names[0], tmp_path / names[1], tmp_path / names[2] / "hpcblaz", tmp_path / "HOME/.cache/hpcblaz"]
+    expected = [
+        tmp_path / names[0],
+        tmp_path / names[1],
+        tmp_path / names[2] / "hpcblaz",
+        tmp_path / "HOME/.cache/hpcblaz",
+    ]
     for first, parent in enumerate(expected):
         with pytest.MonkeyPatch.context() as patch:
             for name in names[:first]:

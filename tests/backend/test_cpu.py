@@ -102,7 +102,11 @@ def test_bytes_and_answers_do_not_depend_on_threads(case: oracles.Case) -> None:
     for count in (1, 2, 3):
         with threads(count):
             x, a = example(case)
-            y = hb.compress(x[::-1], codec=case.codec) if case.fixed else hb.compress(x[::-1], tolerance=1e-2, codec=case.codec)
+            y = (
+                hb.compress(x[::-1], codec=case.codec)
+                if case.fixed
+                else hb.compress(x[::-1], tolerance=1e-2, codec=case.codec)
+            )
             s = a - 2 * y
             numbers = [s.mean(), s.norm(), s.variance(), hb.dot(a, y), hb.structural_similarity(a, y)]
             results.append(
@@ -163,7 +167,14 @@ def test_the_range_finds_extremes_and_what_is_not_finite() -> None:
         case = oracles.DCT_2D if dtype == "float32" else oracles.DCT_2D_DOUBLE
         numerics = cpu.Numerics(example(case)[1]._numerics.grid, "dct", dtype)
         info = np.finfo(dtype)
-        for values in ([0.0], [-0.0, 0.0], [1, -2, 3], [-5, -4], [info.smallest_subnormal, -info.smallest_subnormal], [info.max, info.min]):
+        for values in (
+            [0.0],
+            [-0.0, 0.0],
+            [1, -2, 3],
+            [-5, -4],
+            [info.smallest_subnormal, -info.smallest_subnormal],
+            [info.max, info.min],
+        ):
             x = np.array(values, dtype)
             assert cpu.value_range(x, numerics) == (x.min(), x.max())
         for bad in (np.nan, np.inf, -np.inf, -np.nan):
@@ -176,7 +187,7 @@ def test_the_range_finds_extremes_and_what_is_not_finite() -> None:
 def test_sums_over_many_tiles_keep_their_precision() -> None:
     """A million equal terms, one after the other, would be wrong by thousands of units in the last place."""
     rng = np.random.default_rng(3)
-    tile = np.repeat(rng.integers(2**28, 2**29, 128), 16).astype(np.float64)
+    tile = np.repeat(rng.integers(2**23, 2**24, 128), 16).astype(np.float64)
     x = np.tile(tile, 3000)
     a = hb.compress(x, tolerance=1.0, codec=hb.ToleranceCodec((16,)))
     values = a.decompress()
@@ -194,7 +205,9 @@ def test_sums_over_many_tiles_keep_their_precision() -> None:
 def test_progress_counts_up_to_all_tiles() -> None:
     seen: list[tuple[int, int]] = []
     x = oracles.field("noise", (300, 300)).astype(np.float32)
-    a = hb.compress(x, tolerance=1e-2, codec=oracles.DCT_2D.codec, progress=lambda done, tiles: seen.append((done, tiles)))
+    a = hb.compress(
+        x, tolerance=1e-2, codec=oracles.DCT_2D.codec, progress=lambda done, tiles: seen.append((done, tiles))
+    )
     tiles = len(a._numerics.grid.tiles)
     assert seen[-1] == (tiles, tiles)
     assert seen == sorted(seen)

@@ -46,7 +46,10 @@ def compiled_sign_extend(word: Any, unused: Any) -> Any:
 
 
 def both(name: str) -> list[Any]:
-    return [pytest.param(getattr(bits, name), id="interpreted"), pytest.param(globals()[f"compiled_{name}"], id="compiled")]
+    return [
+        pytest.param(getattr(bits, name), id="interpreted"),
+        pytest.param(globals()[f"compiled_{name}"], id="compiled"),
+    ]
 
 
 @pytest.mark.parametrize("function", both("bit_length"))

@@ -12,9 +12,11 @@ from numba import njit
 from hpcblaz.bodies.records import FIXED_WORDS, LANES, STRIPS, TILE, header_limit, read_widths, strips_of, write_widths
 
 WIDTHS = st.sampled_from([1, 2, 16, 64, 4096]).flatmap(
-    lambda size: st.lists(st.integers(0, 32), min_size=size - 1, max_size=size - 1)
-    if size <= 64
-    else st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).integers(0, 33, size - 1).tolist())
+    lambda size: (
+        st.lists(st.integers(0, 32), min_size=size - 1, max_size=size - 1)
+        if size <= 64
+        else st.integers(0, 2**32).map(lambda seed: np.random.default_rng(seed).integers(0, 33, size - 1).tolist())
+    )
 )
 
 

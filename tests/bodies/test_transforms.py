@@ -54,7 +54,9 @@ def test_straight_line_code_is_the_product_with_the_matrix(kind: str, n: int, in
 @pytest.mark.parametrize("kind", KINDS)
 def test_depth_bounds_the_rounding_of_single_precision(kind: str, n: int, inverse: bool) -> None:
     rng = np.random.default_rng(n)
-    values = np.concatenate([rng.normal(size=(n, 4000)), rng.choice([-1.0, 1.0], (n, 2000)) * rng.random((n, 2000))], axis=1)
+    values = np.concatenate(
+        [rng.normal(size=(n, 4000)), rng.choice([-1.0, 1.0], (n, 2000)) * rng.random((n, 2000))], axis=1
+    )
     values = values.astype(np.float32)
     m = matrix(kind, n).astype(np.longdouble)
     m = m.T if inverse else m

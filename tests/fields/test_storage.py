@@ -85,6 +85,26 @@ def integers(a: hb.CompressedArray) -> tuple[np.ndarray[Any, Any], ...]:
     return indices, np.where(used, levels + a._blocks.exponent, 0)
 
 
+def blocks_of(a: hb.CompressedArray, offset: tuple[int, ...] | None = None) -> dict[tuple[int, ...], Any]:
+    """Scale and indices of every block of a fixed array, by its first cell, read as docs/format.md says."""
+    grid, blocks = a._numerics.grid, a._blocks
+    found = {}
+    position = number = 0
+    for region, kept in zip(grid.regions.tolist(), blocks.kept, strict=True):
+        cells = list(np.ndindex(*region[4:8]))
+        for first in range(0, len(cells), 16):
+            strip = cells[first : first + 16]
+            rows = blocks.indices[position : position + len(strip) * kept[0]].reshape(kept[0], len(strip))
+            position += rows.size
+            for lane, block in enumerate(strip):
+                cell = [start + side * b for start, side, b in zip(region, grid.sides, block, strict=False)]
+                place = tuple(np.add(cell[4 - grid.ndim :], offset or 0).tolist())
+                found[place] = (blocks.scales[number], rows[:, lane].tolist(), kept[1 : 1 + kept[0]].tolist())
+                number += 1
+    assert (position, number) == (blocks.indices.size, blocks.scales.size)
+    return found
+
+
 shapes = st.integers(1, 3).flatmap(lambda n: st.tuples(*[st.integers(0, 40)] * n))
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 json_values = st.recursive(
@@ -128,13 +148,14 @@ def test_fixed_arrays_come_back(
     path = tmp_path / "a.hbz"
     a.save(path)
     assert state(hb.load(path)) == state(a)
-    values = a.size and a.decompress() if seed % 20 == 0 else None  # now and then: each shape compiles a kernel
+    whole = blocks_of(a)
+    found: dict[Any, Any] = {}
     for rank in range(size):
         layout = Layout(shape, rank=rank, size=size, block_shape=sides)
         part = hb.load(path, layout)
         assert part.layout == layout
-        if values is not None and a.size:
-            np.testing.assert_array_equal(part.decompress(), values[layout.slices])
+        found |= blocks_of(part, layout.offset)
+    assert found == whole
 
 
 @settings(max_examples=40, **SLOW)
@@ -235,7 +256,7 @@ def test_what_cannot_be_loaded(tmp_path: Path) -> None:
             hb.load(tmp_path / "a.hbz", layout)
 
 
-@pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "full"), (errno.EDQUOT, "quota"), (errno.EIO, "")])
+@pytest.mark.parametrize(("number", "message"), [(errno.ENOSPC, "full"), (errno.EDQUOT, "quota"), (errno.EIO, "error")])
 @pytest.mark.parametrize("function", ["pwrite", "fsync", "replace"])
 def test_a_full_disk_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str, function: str
@@ -436,7 +457,7 @@ def put(where: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-NAMES = "creator shape dtype codec precision factor offset max_abs_error l2_error magnitude promise splits parts attributes"
+NAMES = ["creator", "shape", "dtype", "codec", "precision", "factor", "offset", "splits", "parts", "attributes"]
 BAD_VALUES: dict[str, list[Any]] = {
     "shape": [[], [1, 2], [9, 10, 2**62], [2**40, 2**40, 0], [-9, 10, 21], [9.0, 10, 21], [True, 10, 21], [9, 10, 200]],
     "dtype": ["float128", "object", "<f4", "V8", ""],
@@ -482,17 +503,12 @@ def test_forged_headers_are_refused(sample: tuple[Path, bytes, list[Any]], reque
     path, content, whole = sample
     kind = request.node.callspec.params["sample"]
     assert outcome(path, rewrite(content, lambda header: None)) == whole
-    changes = [put(name, value) for name in NAMES.split() for value in (KeyError, {}, None) if (name, value) in REFUSED]
-    changes += [
-        put(name, value) for table in (BAD_VALUES, BAD_SECTIONS[kind]) for name, values in table.items() for value in values
-    ]
+    bounds = ["max_abs_error", "l2_error", "magnitude", "promise"]
+    changes = [put(name, KeyError) for name in (*NAMES, *bounds)] + [put(name, None) for name in NAMES]
+    for table in (BAD_VALUES, BAD_SECTIONS[kind]):
+        changes += [put(name, value) for name, values in table.items() for value in values]
     for number, change in enumerate(changes):
         assert outcome(path, rewrite(content, change)) is None, (number, change.__closure__)
-
-
-REFUSED = [(name, KeyError) for name in NAMES.split()] + [
-    (name, None) for name in "shape dtype codec precision factor offset splits parts attributes creator".split()
-]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.bits import bit_length
-from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .constants import SIZE
 from .packing import ROWS, unpack_tile, write_record
@@ -57,6 +57,20 @@ def add_group(rows_a, base, factor_a, rows_b, column, factor_b, out):
                 own = np.int32(rows_a[row + np.uint64(j * LANES + lane)] * fa)
                 other = np.int32(rows_b[partner + np.uint64(j * LANES)] * fb)
                 out[row + np.uint64(j * LANES + lane)] = np.uint32(np.int32(own + other))
+
+
+@njit
+def add_in_place(rows_a, factor_a, rows_b, factor_b, base, out):
+    """Add the integers of two groups of the same blocks, each times a factor of its lane."""
+    for k in range(0, SIZE, CHUNK):
+        row = np.uint64((base + k) * LANES)
+        for lane in range(LANES):
+            fa, fb = factor_a[lane], factor_b[lane]
+            for j in range(CHUNK):
+                here = row + np.uint64(j * LANES + lane)
+                own = np.int32(rows_a[here] * fa)
+                other = np.int32(rows_b[here] * fb)
+                out[here] = np.uint32(np.int32(own + other))
 
 
 @njit
@@ -163,7 +177,7 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
         blocks[slots_a[b]] = b
     for i in range(count, strips * LANES):
         blocks[i] = blocks[count - 1]
-    mask = 0
+    mask = mask_a & NATURAL
     for g in range(strips):
         rounded = False
         for i in range(g * LANES, (g + 1) * LANES):
@@ -192,7 +206,10 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
             continue
         base = STRIPS + g * SIZE
         lanes = slice(g * LANES, (g + 1) * LANES)
-        add_group(rows_a, base, factor_a[lanes], rows_b, column[lanes], factor_b[lanes], rows)
+        if mask_a & mask_b & NATURAL:
+            add_in_place(rows_a, factor_a[lanes], rows_b, factor_b[lanes], base, rows)
+        else:
+            add_group(rows_a, base, factor_a[lanes], rows_b, column[lanes], factor_b[lanes], rows)
         if rounded:
             for i in range(g * LANES, (g + 1) * LANES):
                 b = blocks[i]

@@ -3,12 +3,14 @@
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .blocks import first_cell, is_full, is_run, store_block, store_run, transform_partial
 from .constants import REAL, SIDE3, SIZE
 from .source import ROWS, unpack_tile
 from .transforms import inverse
+
+UNROLL = min(8, SIZE)
 
 
 @njit
@@ -18,6 +20,17 @@ def dequantise(rows, column, step, v):
         for lane in range(LANES):
             source = column[lane] + np.uint64(k * LANES)
             v[k * LANES + lane] = REAL(rows[source]) * step[lane]
+
+
+@njit
+def dequantise_in_place(rows, base, step, v):
+    """Multiply the integers of a strip by the steps of their blocks."""
+    for k in range(0, SIZE, UNROLL):
+        row = np.uint64((base + k) * LANES)
+        for lane in range(LANES):
+            s = step[lane]
+            for j in range(UNROLL):
+                v[(k + j) * LANES + lane] = REAL(rows[row + np.uint64(j * LANES + lane)]) * s
 
 
 @njit(nogil=True, cache=True)
@@ -42,7 +55,8 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
         tile = chosen[i]
         region = regions[tiles[tile, 0]]
         first, count = tiles[tile, 1], tiles[tile, 2]
-        unpack_tile(main, side, tile, count, steps, mean_step, rows, widths, means, block_steps, slots)
+        mask = unpack_tile(main, side, tile, count, steps, mean_step, rows, widths, means, block_steps, slots)
+        natural = mask & NATURAL
         for s in range(strips_of(count)):
             lanes = min(LANES, count - s * LANES)
             run = is_run(region, first + s * LANES, lanes)
@@ -68,7 +82,10 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
                 b = s * LANES + min(lane, lanes - 1)
                 step[lane] = REAL(block_steps[b])
                 column[lane] = np.uint64((STRIPS + slots[b] // LANES * SIZE) * LANES + slots[b] % LANES)
-            dequantise(rows, column, step, v)
+            if natural:
+                dequantise_in_place(rows, STRIPS + s * SIZE, step, v)
+            else:
+                dequantise(rows, column, step, v)
             for lane in range(lanes):
                 v[lane] = REAL(means[s * LANES + lane])
             if is_full(region):

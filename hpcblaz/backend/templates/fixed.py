@@ -8,7 +8,7 @@ region; int64 (regions, 1 + SIZE), the number of kept coefficients of a region's
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .blocks import is_full, load_strip, transform_partial
 from .constants import REAL, SIZE
@@ -54,7 +54,7 @@ def unpack_tile(indices, side, tile, count, steps, mean_step, rows, widths, mean
             b = s * LANES + lane
             means[b] = block_steps[b] * np.float64(rows[base * LANES + lane])
             rows[base * LANES + lane] = 0
-    return np.int64((1 << STRIPS) - 1)
+    return np.int64((1 << STRIPS) - 1) | NATURAL
 
 
 @njit

@@ -4,7 +4,7 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.bits import bit_length
-from hpcblaz.bodies.records import FIXED_WORDS, LANES, STRIPS, TILE, header_limit, read_widths, strips_of
+from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, header_limit, read_widths, strips_of
 
 from .constants import SIDE0, SIDE1, SIDE2, SIDE3, SIZE
 from .packing import ROWS, pack_tile, unpack_tile
@@ -92,7 +92,9 @@ def is_sound(words, offsets, tiles):
             return False
         mask = np.int64(words[start])
         length = np.int64(words[start + 3])
-        if mask >> strips or length > end - start or length > header_limit(count, SIZE):
+        natural = mask & NATURAL
+        mask &= ~NATURAL
+        if mask >> strips or (natural and not mask) or length > end - start or length > header_limit(count, SIZE):
             return False
         bits = 0
         for s in range(STRIPS):
@@ -108,7 +110,7 @@ def is_sound(words, offsets, tiles):
             for b in range(count):
                 control = np.int64((words[position + (b >> 2)] >> np.uint32(8 * (b & 3))) & np.uint32(255))
                 filled[control >> 4 & 7] += 1
-                if control >> 7:
+                if control >> 7 or (natural and control >> 4 != b // LANES):
                     return False
             for s in range(STRIPS):
                 if filled[s] != max(0, min(LANES, count - s * LANES)):

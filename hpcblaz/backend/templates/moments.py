@@ -8,7 +8,7 @@ precision over at most 16 coefficients of a block, and in double precision beyon
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.records import LANES, STRIPS, TILE, strips_of
+from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .constants import REAL, SIDE0, SIDE1, SIDE2, SIDE3, SIZE
 from .source import ROWS, sum_of_means, unpack_tile
@@ -74,6 +74,25 @@ def moments(main, side, tiles, start, stop, steps, mean_step, roots, center, out
         out[tile, 0] = s * roots[tile]
         out[tile, 1] = s2
         out[tile, 2] = r2
+
+
+@njit
+def products_in_place(rows_a, rows_b, base, weight, total):
+    """Return the sum of products of the coefficients of two groups of the same blocks, the first being zero."""
+    for lane in range(LANES):
+        total[lane] = 0.0
+    for k in range(0, SIZE, CHUNK):
+        row = np.uint64((base + k) * LANES)
+        for lane in range(LANES):
+            part = REAL(0)
+            for j in range(CHUNK):
+                here = row + np.uint64(j * LANES + lane)
+                part += REAL(rows_a[here]) * REAL(rows_b[here])
+            total[lane] += np.float64(part)
+    result = 0.0
+    for lane in range(LANES):
+        result += total[lane] * weight[lane]
+    return result
 
 
 @njit
@@ -148,7 +167,10 @@ def products(main_a, side_a, steps_a, mean_step_a, center_a, main_b, side_b, ste
         for g in range(strips_of(count)):
             base = STRIPS + g * SIZE
             lanes = slice(g * LANES, (g + 1) * LANES)
-            if mask_a and mask_b >> g & 1:
+            if mask_a & mask_b & NATURAL:
+                if (mask_a & mask_b) >> g & 1:
+                    rab += products_in_place(rows_a, rows_b, base, weights[lanes], total)
+            elif mask_a & ~NATURAL and mask_b >> g & 1:
                 rab += products_of_group(rows_a, columns[lanes], rows_b, base, weights[lanes], total)
             if squares and mask_a >> g & 1:
                 raa += squares_of_group(rows_a, base, lane_steps_a[lanes], total)

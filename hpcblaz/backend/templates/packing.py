@@ -4,13 +4,17 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.bits import bit_length, low_bits
-from hpcblaz.bodies.records import FIXED_WORDS, LANES, STRIPS, TILE, read_widths, strips_of, write_widths
+from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, read_widths, strips_of, write_widths
 
 from .constants import SIZE
 
 # The rows of a tile are what its streams hold, 16 lanes each: coefficient 0 of every strip, then all coefficients of
 # every group (the first of each group is unused).
 ROWS = STRIPS + STRIPS * SIZE
+
+# Sorted groups save bits, and cost a gather wherever two fields meet; blocks stay in natural order unless sorting saves
+# a fifth, by the estimate of pack_tile (about half of that in fact).
+WORTH_SORTING = 0.8
 
 
 @njit
@@ -24,40 +28,70 @@ def pack_tile(q, key, levels, count, out, position, rows):
     means = np.empty(TILE, np.int32)
     filled = np.zeros(STRIPS, np.int64)
     starts = np.zeros(TILE + 1, np.int64)
+    strips = strips_of(count)
+    # A group costs about what its dearest block does, times 16
+    most, natural_cost = np.int64(1), np.int64(0)
+    for s in range(strips):
+        dearest = np.int64(0)
+        for b in range(s * LANES, min(count, (s + 1) * LANES)):
+            means[b] = q[s * SIZE * LANES + b % LANES]
+            dearest = max(dearest, key[b])
+        natural_cost += dearest
+        most = max(most, dearest)
+    if natural_cost == 0:
+        return write_record(rows, 0, group, levels, means, count, out, position)
     # A stable counting sort of the costs, brought to 128 classes; class 0 has no coefficients at all
-    most = 1
-    for b in range(count):
-        most = max(most, key[b])
     for b in range(count):
         key[b] = (key[b] * (TILE - 1) + most - 1) // most
         starts[key[b] + 1] += 1
-    empty = starts[1]
     for i in range(TILE):
         starts[i + 1] += starts[i]
+    sorted_cost, c = np.int64(0), 0
+    for s in range(strips):
+        last = min(count, (s + 1) * LANES) - 1
+        while starts[c + 1] <= last:
+            c += 1
+        sorted_cost += c
+    mask = 0
+    if sorted_cost * most >= WORTH_SORTING * natural_cost * (TILE - 1):
+        for b in range(count):
+            group[b] = b // LANES
+        for s in range(strips):
+            copy_strip(q, s * SIZE * LANES, rows, STRIPS + s * SIZE, min(LANES, count - s * LANES))
+            mask |= 1 << s
+        return write_record(rows, mask | NATURAL, group, levels, means, count, out, position)
+    empty = starts[1]
     for b in range(count):
         group[b] = starts[key[b]] // LANES
         starts[key[b]] += 1
-        here = (b // LANES) * SIZE * LANES + b % LANES
-        means[b] = q[here]
-        column[group[b] * LANES + filled[group[b]]] = np.uint64(here)
+        column[group[b] * LANES + filled[group[b]]] = np.uint64((b // LANES) * SIZE * LANES + b % LANES)
         filled[group[b]] += 1
-    strips = strips_of(count)
     for i in range(count, strips * LANES):
         column[i] = column[count - 1]
-    mask = 0
     for s in range(strips):
-        if (s + 1) * LANES > empty and empty < count:
+        if (s + 1) * LANES > empty:
             gather(q, column[s * LANES : (s + 1) * LANES], rows, STRIPS + s * SIZE)
             mask |= 1 << s
     return write_record(rows, mask, group, levels, means, count, out, position)
 
 
 @njit
+def copy_strip(q, here, rows, base, lanes):
+    """Copy the integers of a strip; lanes without a block get those of the last."""
+    source, target = np.uint64(here), np.uint64(base * LANES)
+    for i in range(SIZE * LANES):
+        rows[target + np.uint64(i)] = np.uint32(q[source + np.uint64(i)])
+    for k in range(SIZE if lanes < LANES else 0):
+        for lane in range(lanes, LANES):
+            rows[(base + k) * LANES + lane] = rows[(base + k) * LANES + lanes - 1]
+
+
+@njit
 def write_record(rows, mask, group, levels, means, count, out, position):
     """Write the record of a tile whose blocks are in groups already; return the position after it.
 
-    rows holds the integers of the groups of the mask; for each block in natural order come its group, level and
-    coefficient 0. Lanes of the last group that have no block must hold values that other lanes have too.
+    rows holds the integers of the groups of the mask (which may say NATURAL as well); for each block in natural order
+    come its group, level and coefficient 0. Lanes of the last group that have no block must hold values that other lanes have too.
     """
     strips = strips_of(count)
     lanes = min(count, LANES)
@@ -80,6 +114,7 @@ def write_record(rows, mask, group, levels, means, count, out, position):
             rows[s * LANES + lane] = np.uint32(np.int64(means[min(s * LANES + lane, count - 1)]) - least)
         if mask >> s & 1 and not row_widths(rows, STRIPS + s * SIZE, widths, folded, halved, doubles):
             mask ^= 1 << s
+    mask = 0 if mask == NATURAL else mask
     out[position] = np.uint32(mask)
     out[position + 1] = np.uint32(0)
     out[position + 2] = np.uint32(0)
@@ -88,7 +123,7 @@ def write_record(rows, mask, group, levels, means, count, out, position):
     for s in range(strips):
         out[position + 1 + (s >> 2)] |= np.uint32(widths[s] << (8 * (s & 3)))
     position += FIXED_WORDS + strips
-    if mask:
+    if mask & ~NATURAL:
         for i in range((count + 3) // 4):
             out[position + i] = np.uint32(0)
         for b in range(count):
@@ -204,7 +239,7 @@ def unpack_tile(words, offsets, tile, count, steps, mean_step, rows, widths, mea
     """Unpack a tile: its integer coefficients in rows, by group, and for each block in natural order its
     coefficient 0, its step, and its slot (16 times its group, plus its lane).
 
-    Returns the mask of the groups that have coefficients.
+    Returns the mask of the groups that have coefficients, with NATURAL if slots are numbers of blocks.
     """
     start = offsets[tile]
     position = start
@@ -214,16 +249,18 @@ def unpack_tile(words, offsets, tile, count, steps, mean_step, rows, widths, mea
         widths[s] = np.int64((words[position + 1 + (s >> 2)] >> np.uint32(8 * (s & 3))) & np.uint32(255))
     bases = position + FIXED_WORDS
     position = bases + strips
-    if mask:
+    natural = mask & NATURAL
+    if mask & ~NATURAL:
         filled = np.zeros(STRIPS, np.int64)
         for b in range(count):
             control = np.int64((words[position + (b >> 2)] >> np.uint32(8 * (b & 3))) & np.uint32(255))
             group = control >> 4 & 7
-            slots[b] = group * LANES + (filled[group] & 15)
+            slots[b] = b if natural else group * LANES + (filled[group] & 15)
             filled[group] += 1
             block_steps[b] = steps[control & 15]
         position += (count + 3) // 4
     else:
+        mask = NATURAL
         for b in range(count):
             slots[b] = b
             block_steps[b] = steps[0]
