@@ -33,7 +33,7 @@ def real(value: Any, operation: str) -> float:
     UnsupportedOperationError
         If it is no real, finite number.
     """
-    if isinstance(value, np.ndarray) and value.ndim or isinstance(value, (list, tuple)):
+    if (isinstance(value, np.ndarray) and value.ndim) or isinstance(value, (list, tuple)):
         raise UnsupportedOperationError(
             f"expected a number or a CompressedArray to {operation}, got {type(value).__name__}: compress it first"
         )

@@ -148,9 +148,11 @@ class CompressedArray:
 
     @property
     def local(self) -> "CompressedArray":
-        """This rank's part, as an array of its own; the array itself if it is not split."""
-        return self if self._layout is None else self._replace(
-            layout=None, promise=self._promise, attributes=self._attributes
+        """The part of this rank, as an array of its own; the array itself if it is not split."""
+        return (
+            self
+            if self._layout is None
+            else self._replace(layout=None, promise=self._promise, attributes=self._attributes)
         )
 
     @property
@@ -227,7 +229,8 @@ class CompressedArray:
         part = window.part(self._layout)
         piece = None if part is None else (part, self._raw(*part.local))
         pieces = [entry for entry in self._comm.gather_objects(piece) if entry is not None]
-        whole = np.empty(tuple(h - l for l, h in zip(window.low, window.high, strict=True)), self._dtype)
+        shape = tuple(high - low for low, high in zip(window.low, window.high, strict=True))
+        whole = np.empty(shape, self._dtype)
         for found, values in pieces:
             whole[found.place] = values
         return window.take(whole)
@@ -251,7 +254,7 @@ class CompressedArray:
             values = np.clip(values, -limit, limit)  # the original is not beyond the limit
         return values.astype(self._dtype, copy=False)
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """Decompress, for ``np.asarray``."""
         if copy is False:
             raise ValueError("expected copy to be allowed: a compressed array has no values to share")

@@ -123,7 +123,7 @@ class BlockCodec:
         if index_dtype.name not in ("int8", "int16", "int32"):
             raise CodecError(f"expected index_dtype to be int8, int16 or int32, got {self.index_dtype!r}")
         object.__setattr__(self, "index_dtype", index_dtype)
-        if np.ndim(self.keep) == 0:  # type: ignore[arg-type]
+        if np.ndim(self.keep) == 0:
             if not isinstance(self.keep, (int, float, np.integer, np.floating)) or not 0 < self.keep <= 1:
                 raise CodecError(f"expected keep to be a fraction, 0 < keep <= 1, or a boolean mask, got {self.keep!r}")
             object.__setattr__(self, "keep", float(self.keep))

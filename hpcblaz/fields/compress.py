@@ -129,10 +129,9 @@ class _Source:
             raise UnsupportedOperationError(
                 "expected an array, got a CompressedArray: decompress it first, or keep it as it is"
             )
-        if isinstance(x, np.ma.MaskedArray) and np.ma.count_masked(x):
-            raise NonFiniteError(
-                f"expected an array without masked values, got {np.ma.count_masked(x)} masked: fill them first"
-            )
+        masked = int(np.count_nonzero(np.ma.getmaskarray(x))) if isinstance(x, np.ma.MaskedArray) else 0
+        if masked:
+            raise NonFiniteError(f"expected an array without masked values, got {masked} masked: fill them first")
         try:
             array = np.asarray(x)
         except ValueError as error:
@@ -242,7 +241,9 @@ class _Target:
     ) -> CompressedArray:
         span = extent[1] - extent[0]
         if not math.isfinite(span):
-            raise ToleranceError(f"expected a range that float64 holds, got {extent[0]} to {extent[1]}: rescale the data")
+            raise ToleranceError(
+                f"expected a range that float64 holds, got {extent[0]} to {extent[1]}: rescale the data"
+            )
         if self.name == "tolerance" or span == 0 or not source.cells:
             return attempt(self.value)
         if self.name == "relative":
@@ -373,7 +374,7 @@ def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
     """Return the precisions to try, the fastest first."""
     if source.values.dtype == np.float64:
         return ["float64"]
-    ordinary = 2.0**-40 < tolerance and largest < 2.0**55
+    ordinary = tolerance > 2.0**-40 and largest < 2.0**55
     if not ordinary or tolerance <= 2.0**-20 * largest:
         return ["float64"]
     return ["float32", "float64"]

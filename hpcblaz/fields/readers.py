@@ -166,7 +166,7 @@ class _Assembler:
 
     def take(self, rank: int, number: int, position: int, piece: NDArray[np.uint8]) -> None:
         """Collect the bytes of a part, and store it when it is complete."""
-        target = self._whole[(*self._slices[rank], ...)]
+        target = self._whole[self._slices[rank]][...]
         if position == 0:
             self._part = np.empty(target.nbytes, np.uint8)
         self._part[position : position + piece.size] = piece

@@ -32,6 +32,7 @@ class CertifiedFloat(float):
     error: float
 
     def __new__(cls, value: float, error: float) -> "CertifiedFloat":
+        """Return a float that carries a bound."""
         self = super().__new__(cls, value)
         self.error = math.inf if math.isnan(error) else float(error)
         return self

@@ -124,7 +124,7 @@ def _certified(value: float, bound: float, *arrays: "CompressedArray") -> Certif
     for a in arrays:
         largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
         payload = largest / abs(a._factor) if a._factor else largest
-        if largest and not (2.0**-450 < min(largest, payload) and max(largest, payload) < 2.0**450):
+        if largest and not (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450):
             return CertifiedFloat(value, math.inf)
     return CertifiedFloat(value, bound)
 
@@ -480,8 +480,8 @@ def structural_similarity(
 ) -> CertifiedFloat:
     """Return the global structural similarity of two arrays.
 
-    The product of luminance, contrast and structure, each to its exponent, over the whole field (Wang, Bovik, Sheikh and
-    Simoncelli, 2004), with C1 = (k1 L)**2, C2 = (k2 L)**2 and C3 = C2 / 2.
+    The product of luminance, contrast and structure, each to its exponent, over the whole field (Wang, Bovik, Sheikh
+    and Simoncelli, 2004), with C1 = (k1 L)**2, C2 = (k2 L)**2 and C3 = C2 / 2.
 
     Parameters
     ----------
@@ -497,7 +497,8 @@ def structural_similarity(
     Returns
     -------
     CertifiedFloat
-        1 for two equal constant fields. NaN, with an infinite error, where a negative structure meets a fractional exponent.
+        1 for two equal constant fields. NaN, with an infinite error, where a negative structure meets a fractional
+        exponent.
     """
     _check(a, "a")
     _check_not_empty(a, "structural similarity")
@@ -584,7 +585,10 @@ def block_variance(a: "CompressedArray") -> BlockField:
     _check(a, "a")
     _, variances = _blocks(a, squares=True)
     delta = _block_delta(a)
-    return BlockField(variances, delta * (2 * np.sqrt(variances) + delta) + 4096 * UNIT * (variances + a._magnitude * a._magnitude * UNIT))
+    return BlockField(
+        variances,
+        delta * (2 * np.sqrt(variances) + delta) + 4096 * UNIT * (variances + a._magnitude * a._magnitude * UNIT),
+    )
 
 
 def block_standard_deviation(a: "CompressedArray") -> BlockField:
@@ -649,8 +653,8 @@ def _decoded_blocks(a: "CompressedArray") -> tuple[NDArray[np.float64], NDArray[
 def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: float = 1.0) -> CertifiedFloat:
     """Return the approximate Wasserstein distance of PyBlaz between two arrays.
 
-    The means of the blocks, through a softmax, are taken for masses; the distance is the p-mean of the differences of the
-    sorted masses. The bound is with respect to the same number for the original data, with the same blocks.
+    The means of the blocks, through a softmax, are taken for masses; the distance is the p-mean of the differences of
+    the sorted masses. The bound is with respect to the same number for the original data, with the same blocks.
 
     Parameters
     ----------
@@ -685,12 +689,14 @@ def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: f
         pieces = array._comm.gather_objects((field.values.ravel(), field.error.ravel()))
         means = np.concatenate([piece[0] for piece in pieces])
         error = float(max(piece[1].max(initial=0.0) for piece in pieces))
-        means = np.exp(means - means.max())
-        mass = np.sort(means / means.sum())
-        masses.append(mass)
-        moved.append(mass * math.expm1(min(700.0, 2 * error + 64 * UNIT)))
+        means = means - means.max()
+        mass = np.exp(means)
+        means = means - math.log(mass.sum())
+        masses.append(np.sort(mass / mass.sum()))
+        shift = 2 * error + 64 * UNIT  # of the logarithm of a mass, which may have underflowed itself
+        moved.append(np.exp(means) * math.expm1(shift) if shift < 1 else np.exp(np.minimum(means + shift, 0.0)))
     value = _power_mean(np.abs(masses[0] - masses[1]), order)
-    bound = sum(_power_mean(np.minimum(move, 1.0), order) for move in moved)
+    bound = sum(_power_mean(move, order) for move in moved)
     return CertifiedFloat(value, bound * (1 + 2.0**-30) + 64 * UNIT * value)
 
 
@@ -698,4 +704,4 @@ def _power_mean(values: NDArray[np.float64], order: float) -> float:
     largest = float(values.max())
     if largest == 0:
         return 0.0
-    return largest * float(np.mean((values / largest) ** order)) ** (1 / order)
+    return float(largest * float(np.mean((values / largest) ** order)) ** (1 / order))

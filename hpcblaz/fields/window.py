@@ -79,15 +79,13 @@ class Window:
 
     def part(self, layout: Layout) -> Part | None:
         """Return what the layout's rank has of the box; None if nothing."""
-        begin = [max(l, o) for l, o in zip(self.low, layout.offset, strict=True)]
-        end = [
-            min(h, o + n) for h, o, n in zip(self.high, layout.offset, layout.local_shape, strict=True)
-        ]
+        begin = [max(first, o) for first, o in zip(self.low, layout.offset, strict=True)]
+        end = [min(h, o + n) for h, o, n in zip(self.high, layout.offset, layout.local_shape, strict=True)]
         if any(b >= e for b, e in zip(begin, end, strict=True)):
             return None
         local_low = tuple(b - o for b, o in zip(begin, layout.offset, strict=True))
         local_high = tuple(e - o for e, o in zip(end, layout.offset, strict=True))
-        place = tuple(slice(b - l, e - l) for b, e, l in zip(begin, end, self.low, strict=True))
+        place = tuple(slice(b - first, e - first) for b, e, first in zip(begin, end, self.low, strict=True))
         return Part((local_low, local_high), place)
 
 
@@ -100,7 +98,7 @@ def _along(entry: Any, n: int, axis: int) -> tuple[int, int, Any]:
         if cells.step > 0:
             return cells[0], cells[-1] + 1, slice(0, None, cells.step)
         return cells[-1], cells[0] + 1, slice(None, None, cells.step)
-    if isinstance(entry, (bool, np.bool_)) or isinstance(entry, (list, np.ndarray)) and np.ndim(entry) > 0:
+    if isinstance(entry, (bool, np.bool_)) or (isinstance(entry, (list, np.ndarray)) and np.ndim(entry) > 0):
         raise UnsupportedOperationError(
             f"expected integers and slices in an index, got {type(entry).__name__}: take a slice, then index its values"
         )

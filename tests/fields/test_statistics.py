@@ -162,6 +162,18 @@ def test_wasserstein_distance_of_moved_mass(order: float) -> None:
     assert answer.error < 0.01 * truth
 
 
+def test_masses_that_underflow_still_count() -> None:
+    """The exponential of one block is zero, but within the tolerance it might be all of the mass."""
+    x, y = np.zeros((2, 16, 16), np.float32)
+    x[:8] = 2000 + oracles.field("noise", (8, 16))
+    y[8:, 8:] = 2000 + oracles.field("noise", (8, 8))
+    for tolerance in (1e-2, 100.0, 1500.0):
+        a, b = (hb.compress(v, tolerance=tolerance, codec=oracles.DCT_2D.codec) for v in (x, y))
+        for left, right, u, v in ((a, b, x, y), (a, a + 1, x, x + 1), (a, b * 0, x, 0 * x)):
+            answer = hb.wasserstein_distance(left, right, order=2)
+            assert abs(float(answer) - oracles.wasserstein(u, v, (8, 8), 2)) <= answer.error
+
+
 def test_sum_of_values_that_cancel() -> None:
     x = oracles.field("noise", (50, 50)) + 1e8
     a = hb.compress(x, tolerance=1.0, codec=oracles.DCT_2D_DOUBLE.codec)

@@ -18,16 +18,8 @@ from .packing import ROWS, unpack_tile, write_record
 
 LIMIT = 2.0**30
 LEVELS = 16
+NOTHING = 1 << 20  # the exponent of a block without coefficients
 CHUNK = min(16, SIZE)
-
-
-@njit
-def level_of(wanted, steps):
-    """Return the greatest level whose step is at most `wanted`, 0 if there is none."""
-    level = LEVELS - 1
-    while level > 0 and steps[level] > wanted:
-        level -= 1
-    return level
 
 
 @njit
@@ -96,9 +88,11 @@ def add_rounded(rows_a, place_a, factor_a, rows_b, place_b, factor_b, steps, lev
 
 
 @njit
-def is_power_of_two(value):
-    """Say whether a positive number is a power of two."""
-    return math.frexp(value)[0] == 0.5
+def exponents_of(values, out):
+    """Write the binary exponents of positive, normal numbers (of the power of two at or below them)."""
+    bits = values.view(np.int64)
+    for i in range(len(values)):
+        out[i] = (bits[i] >> 52) - 1023
 
 
 @njit(nogil=True, cache=True)
@@ -152,6 +146,9 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
     levels = np.zeros(TILE, np.int64)
     means = np.empty(TILE, np.int32)
     lost = np.zeros(TILE)
+    weight_exponents = np.empty(3, np.int64)
+    exponents_a = np.empty(TILE, np.int64)
+    exponents_b = np.empty(TILE, np.int64)
     blocks = np.empty(TILE, np.int64)
     column = np.empty(TILE, np.uint64)
     factor_a = np.zeros(TILE, np.int32)
@@ -165,7 +162,14 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
             largest_magnitudes(rows_a, STRIPS + g * SIZE, magnitudes_a[lanes])
         if mask_b >> g & 1:
             largest_magnitudes(rows_b, STRIPS + g * SIZE, magnitudes_b[lanes])
-    exact = is_power_of_two(abs(weight_a)) and is_power_of_two(abs(weight_b))
+    weights = np.array([abs(weight_a), abs(weight_b), steps[0]])
+    exact = math.frexp(weights[0])[0] == 0.5 and math.frexp(weights[1])[0] == 0.5
+    exponents_of(weights, weight_exponents)
+    exponents_of(block_steps_a, exponents_a)
+    exponents_of(block_steps_b, exponents_b)
+    lowest = weight_exponents[2]
+    sign_a = np.int32(1) if weight_a > 0 else np.int32(-1)
+    sign_b = np.int32(1) if weight_b > 0 else np.int32(-1)
     for b in range(count):
         total = weight_a * means_a[b] + weight_b * means_b[b]
         mean = np.rint(total / mean_step)
@@ -184,21 +188,18 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
             b = blocks[i]
             partner = slots_b[b]
             column[i] = np.uint64((STRIPS + partner // LANES * SIZE) * LANES + partner % LANES)
-            step_a = weight_a * block_steps_a[b] if magnitudes_a[slots_a[b]] else 0.0
-            step_b = weight_b * block_steps_b[b] if magnitudes_b[partner] else 0.0
-            wanted = steps[LEVELS - 1]
-            wanted = min(wanted, abs(step_a)) if step_a else wanted
-            wanted = min(wanted, abs(step_b)) if step_b else wanted
-            level = level_of(wanted, steps)
+            magnitude_a, magnitude_b = np.int64(magnitudes_a[slots_a[b]]), np.int64(magnitudes_b[partner])
+            exponent_a = exponents_a[b] + weight_exponents[0] if magnitude_a else NOTHING
+            exponent_b = exponents_b[b] + weight_exponents[1] if magnitude_b else NOTHING
+            wanted = min(exponent_a, exponent_b) - lowest
+            level = min(max(wanted, 0), LEVELS - 1)
             levels[b] = level
-            fa, fb = step_a / steps[level], step_b / steps[level]
-            bits = max(
-                bit_length(np.int64(magnitudes_a[slots_a[b]])) + np.log2(max(1.0, abs(fa))),
-                bit_length(np.int64(magnitudes_b[partner])) + np.log2(max(1.0, abs(fb))),
-            )
-            fits = exact and bits < 30.0 and wanted >= steps[level] and abs(fa) < LIMIT and abs(fb) < LIMIT
-            factor_a[i] = np.int32(fa) if fits else np.int32(0)
-            factor_b[i] = np.int32(fb) if fits else np.int32(0)
+            shift_a = exponent_a - lowest - level if magnitude_a else 0
+            shift_b = exponent_b - lowest - level if magnitude_b else 0
+            fits = exact and wanted >= 0
+            fits = fits and bit_length(magnitude_a) + shift_a <= 30 and bit_length(magnitude_b) + shift_b <= 30
+            factor_a[i] = sign_a << np.int32(shift_a) if fits else np.int32(0)
+            factor_b[i] = sign_b << np.int32(shift_b) if fits else np.int32(0)
             rounded = rounded or not fits
             if mask_a >> g & 1 or mask_b >> (partner // LANES) & 1:
                 mask |= 1 << g

@@ -59,21 +59,20 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
         natural = mask & NATURAL
         for s in range(strips_of(count)):
             lanes = min(LANES, count - s * LANES)
+            # Sixteen blocks side by side are stored as one, if the window holds them all
             run = is_run(region, first + s * LANES, lanes)
-            touched = 0
-            for lane in range(lanes):
+            if run:
+                first_cell(region, first + s * LANES, cells[0])
+                for axis in range(4):
+                    end = cells[0, axis] + (LANES * SIDE3 if axis == 3 else region[8 + axis])
+                    run = run and cells[0, axis] >= low[axis] and end <= high[axis]
+            touched = 1 if run else 0
+            for lane in range(0 if run else lanes):
                 cell = cells[lane]
-                if run and lane:
-                    for axis in range(3):
-                        cell[axis] = cells[0, axis]
-                    cell[3] = cells[0, 3] + lane * SIDE3
-                else:
-                    first_cell(region, first + s * LANES + lane, cell)
+                first_cell(region, first + s * LANES + lane, cell)
                 touches = True
                 for axis in range(4):
-                    end = cell[axis] + region[8 + axis]
-                    touches = touches and cell[axis] < high[axis] and end > low[axis]
-                    run = run and cell[axis] >= low[axis] and end <= high[axis]
+                    touches = touches and cell[axis] < high[axis] and cell[axis] + region[8 + axis] > low[axis]
                 inside[lane] = 1 if touches else 0
                 touched += inside[lane]
             if touched == 0:

@@ -8,7 +8,6 @@ into groups of 16, so that a group shares one bit width a coefficient, and packe
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.bits import bit_length
 from hpcblaz.bodies.records import LANES, TILE, strips_of
 
 from .blocks import is_full, load_strip, transform_partial
@@ -145,6 +144,7 @@ def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, 
     step, inverse_step, error, square = lane_reals[0], lane_reals[1], lane_reals[2], lane_reals[3]
     room, largest, accepted, refused = lane_reals[4], lane_reals[5], lane_reals[6], lane_reals[7]
     best_error, best_square = lane_reals[8], lane_reals[9]
+    step_bits = step.view(INTEGER)
     key = np.empty(TILE, np.int64)
     cell = np.empty(4, np.int64)
     full = is_full(region)
@@ -180,13 +180,16 @@ def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, 
             measure_error(v, r, error, square)
             again = choose(error, square, room, largest, step, inverse_step, accepted, refused, best_error, best_square,
                            len(guess), steps[0], steps[LEVELS - 1])
-        for lane in range(LANES):
-            if accepted[lane] == REAL(0):
-                return np.int64(-1)
+        refusals = 0
+        for lane in range(len(guess)):
+            refusals += 1 if accepted[lane] == REAL(0) else 0
             guess[lane] = accepted[lane]
             inverse_step[lane] = REAL(1) / accepted[lane]
-            ratio = np.int64(accepted[lane] * inverse_least_step)
-            levels[LANES * strip + lane] = bit_length(ratio) - 1
+            step[lane] = accepted[lane] * inverse_least_step
+        if refusals:
+            return np.int64(-1)
+        for lane in range(LANES):
+            levels[LANES * strip + lane] = (step_bits[lane] >> FRACTION_BITS) - EXPONENT_BIAS - 1
         for lane in range(lanes):
             slack = np.float64(tolerance - room[lane])
             stats[0] = max(stats[0], np.float64(best_error[lane]) + slack)
