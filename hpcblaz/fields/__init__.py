@@ -12,6 +12,8 @@
     Bounds, and floats that carry them.
 ``window``
     Basic indices.
-``storage``
-    Files.
+``saving``, ``storage``
+    To files and from files; ``fileformat`` is their header, ``regroup`` brings blocks to other ranks.
+``readers``, ``atomic``
+    Plain arrays in files, and files that are written whole or not at all.
 """

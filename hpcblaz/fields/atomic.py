@@ -77,12 +77,12 @@ class AtomicFile:
 
     Examples
     --------
-    >>> import os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "answer")
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "answer"
     >>> with AtomicFile(path) as file:
     ...     file.write_at(0, b"42")
     ...     file.commit()
-    >>> open(path).read()
+    >>> path.read_text()
     '42'
     """
 

@@ -1,7 +1,8 @@
-"""Bring what ranks hold to one rank, a piece at a time, however much it is."""
+"""Bring what ranks hold to one rank, a piece at a time, however much it is; and wait without using a core."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy.typing as npt
 
 from hpcblaz.mpi.comm import Communicator
 
-__all__ = ["collect"]
+__all__ = ["collect", "wait_idly"]
 
+_PAUSE = 0.01  # seconds between two looks
 PIECE_BYTES = 2**24  # the root holds no more than this of another rank
 
 Take = Callable[[int, int, int, npt.NDArray[np.uint8]], None]
@@ -68,3 +70,24 @@ def collect(comm: Communicator, arrays: Sequence[npt.NDArray[Any]], take: Take |
                     except Exception as caught:  # noqa: BLE001  agree() raises it
                         error = caught
     comm.agree(error)
+
+
+def wait_idly(comm: Communicator) -> None:
+    """Wait until every rank is here, and leave the cores to those that are not.
+
+    A collective call, for waits of seconds: MPI's own barrier keeps a core busy, to be quick.
+
+    Parameters
+    ----------
+    comm : Communicator
+
+    Examples
+    --------
+    >>> from hpcblaz.mpi import world
+    >>> from hpcblaz.mpi.collect import wait_idly
+    >>> wait_idly(world())
+    """
+    if comm.size > 1:
+        request = comm._comm.Ibarrier()
+        while not request.Test():
+            time.sleep(_PAUSE)

@@ -79,7 +79,6 @@ def test_codecs_that_are_none(codec: Any) -> None:
     [
         ("float16", oracles.DCT_2D),
         ("float32", oracles.DCT_2D),
-        ("float32", oracles.IDENTITY_2D),
         ("float64", oracles.DCT_2D),
         ("int16", oracles.DCT_2D),
         ("int64", oracles.DCT_2D),

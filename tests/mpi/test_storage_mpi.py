@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from hpcblaz.errors import CodecError, FileFormatError, LayoutError, StorageErro
 from hpcblaz.fields.readers import open_array, write_array
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Communicator, Layout
-from hpcblaz.mpi.collect import collect
+from hpcblaz.mpi.collect import collect, wait_idly
 
 CODECS = {
     "packed": {"tolerance": 1e-2},
@@ -185,3 +186,16 @@ def test_collect(comm: Communicator, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="expected room"):
         collect(comm, arrays, refuse, root)
     comm.barrier()
+
+
+@pytest.mark.mpi
+def test_waiting_idly(comm: Communicator) -> None:
+    """Nobody goes on before the last rank is there, and those who wait use no core."""
+    comm.barrier()
+    used = time.process_time()
+    begin = time.monotonic()
+    if comm.rank == comm.size - 1:
+        time.sleep(0.3)
+    wait_idly(comm)
+    assert time.monotonic() - begin > 0.25
+    assert time.process_time() - used < 0.2
