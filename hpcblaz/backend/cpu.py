@@ -375,7 +375,13 @@ def block_moments(
 
 
 def combine(
-    a: PackedBlocks, weight_a: float, b: PackedBlocks, weight_b: float, numerics: Numerics, exponent: int, mean_exponent: int
+    a: PackedBlocks,
+    weight_a: float,
+    b: PackedBlocks,
+    weight_b: float,
+    numerics: Numerics,
+    exponent: int,
+    mean_exponent: int,
 ) -> tuple[PackedBlocks, float, float] | None:
     """Return ``weight_a * a + weight_b * b``, packed, with steps 2**(exponent + level).
 
@@ -431,7 +437,7 @@ def combine_fixed(
 
 
 def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | None:
-    """Return the least and greatest value of a C-contiguous, non-empty array of the precision; None if not all are finite."""
+    """Return the least and greatest value of a contiguous, non-empty array of the precision; None if not all are finite."""
     integer = np.int32 if numerics.dtype.itemsize == 4 else np.int64
     bits = x.reshape(-1).view(integer)
     module = numerics.kernel("scan", "packed")
@@ -441,8 +447,8 @@ def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | No
         return int(least), int(most)
 
     found = map_ranges(work, len(bits), 1 << 18)
-    keys = np.array([min(least for least, _ in found), max(most for _, most in found)], integer)
-    values = (keys ^ ((keys >> (8 * keys.itemsize - 1)) & np.iinfo(integer).max)).view(numerics.dtype)
+    keys: NDArray[Any] = np.array([min(least for least, _ in found), max(most for _, most in found)], integer)
+    values = np.where(keys < 0, keys ^ np.iinfo(integer).max, keys).view(numerics.dtype)
     if not np.isfinite(values).all():
         return None
     return float(values[0]), float(values[1])

@@ -75,7 +75,7 @@ def _stage(stage: list[int], axes: list[int], kind: str, sides: tuple[int, ...],
     for step, axis in enumerate(stage):
         others = itertools.product(*(range(1) if other == axis else range(sides[other]) for other in stage))
         for fixed in others:
-            line = [fixed[:step] + (i,) + fixed[step + 1 :] for i in range(sides[axis])]
+            line = [(*fixed[:step], i, *fixed[step + 1 :]) for i in range(sides[axis])]
             inputs = [name(sample, step) for sample in line]
             outputs = [name(sample, step + 1) for sample in line]
             prefix = f"t{step}_" + "_".join(map(str, fixed)) + "_"

@@ -1,4 +1,4 @@
-"""Where a block lies in the field, how strips of blocks are loaded and stored, and transforms of partial blocks."""
+"""Where a block lies in the field; how strips of blocks are loaded, stored and compared; transforms of partial blocks."""
 
 import numpy as np
 from numba import njit
@@ -6,6 +6,8 @@ from numba import njit
 from hpcblaz.bodies.records import LANES
 
 from .constants import REAL, SIDE0, SIDE1, SIDE2, SIDE3, SIZE
+
+UNROLL = min(8, SIZE)  # rows that one vector loop handles, so that it checks once that its arrays do not overlap
 
 # A region is a row of integers: the cell where it begins, its blocks along each axis, the cells of each of its blocks.
 
@@ -82,8 +84,10 @@ def store_run(v, lanes, region, cell, offset, out, low, shape):
     lanes is 16, and left to run time: loops of a known short length are unrolled, not vectorised.
     """
     start = (
-        ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
-    ) * shape[3] + cell[3] - low[3]
+        (((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])) * shape[3]
+        + cell[3]
+        - low[3]
+    )
     for a in range(region[8]):
         for b in range(region[9]):
             for c in range(region[10]):
@@ -102,8 +106,10 @@ def store_block(v, lane, region, cell, offset, out, low, high, shape):
     v holds a strip, of which one lane is stored; offset is added to every value.
     """
     start = (
-        ((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])
-    ) * shape[3] + cell[3] - low[3]
+        (((cell[0] - low[0]) * shape[1] + (cell[1] - low[1])) * shape[2] + (cell[2] - low[2])) * shape[3]
+        + cell[3]
+        - low[3]
+    )
     begin = max(0, low[3] - cell[3])
     end = min(region[11], high[3] - cell[3])
     for a in range(max(0, low[0] - cell[0]), min(region[8], high[0] - cell[0])):
@@ -146,3 +152,21 @@ def transform_partial(v, w, valid, matrices, transposed):
                         for lane in range(LANES):
                             v[row + lane] += weight * w[i * LANES + lane]
         stride *= n
+
+
+@njit
+def measure_error(v, r, error, square):
+    """Find the largest error and the sum of squared errors of each lane."""
+    for lane in range(LANES):
+        error[lane] = REAL(0)
+        square[lane] = REAL(0)
+    for k in range(0, SIZE, UNROLL):
+        for lane in range(LANES):
+            m = error[lane]
+            s = square[lane]
+            for j in range(UNROLL):
+                e = abs(r[(k + j) * LANES + lane] - v[(k + j) * LANES + lane])
+                m = e if e > m else m
+                s += e * e
+            error[lane] = m
+            square[lane] = s

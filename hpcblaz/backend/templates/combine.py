@@ -24,7 +24,7 @@ CHUNK = min(16, SIZE)
 
 @njit
 def largest_magnitudes(rows, base, magnitudes):
-    """Or together twice the magnitudes (plus one if negative) of each lane's coefficients, the first (zero) included."""
+    """Or together twice the magnitudes (plus one if negative) of each lane's coefficients; the first is zero."""
     for lane in range(LANES):
         magnitudes[lane] = np.uint32(0)
     for k in range(0, SIZE, CHUNK):
@@ -96,8 +96,26 @@ def exponents_of(values, out):
 
 
 @njit(nogil=True, cache=True)
-def combine(words_a, offsets_a, steps_a, mean_step_a, weight_a, words_b, offsets_b, steps_b, mean_step_b, weight_b,
-            tiles, start, stop, steps, mean_step, out, sizes, stats):
+def combine(
+    words_a,
+    offsets_a,
+    steps_a,
+    mean_step_a,
+    weight_a,
+    words_b,
+    offsets_b,
+    steps_b,
+    mean_step_b,
+    weight_b,
+    tiles,
+    start,
+    stop,
+    steps,
+    mean_step,
+    out,
+    sizes,
+    stats,
+):
     """Combine tiles `start` to `stop` into `out`; return False if an integer outgrows 32 bits.
 
     steps and mean_step are those of the result. stats receives, for each tile, the largest 2-norm of what was rounded
@@ -124,13 +142,49 @@ def combine(words_a, offsets_a, steps_a, mean_step_a, weight_a, words_b, offsets
         )
         here = position
         if offsets_a[tile + 1] - offsets_a[tile] >= offsets_b[tile + 1] - offsets_b[tile]:
-            position = combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
-                                    rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
-                                    count, steps, mean_step, rows, out, position, stats[tile - start])
+            position = combine_tile(
+                rows_a,
+                mask_a,
+                means_a,
+                block_steps_a,
+                slots_a,
+                weight_a,
+                rows_b,
+                mask_b,
+                means_b,
+                block_steps_b,
+                slots_b,
+                weight_b,
+                count,
+                steps,
+                mean_step,
+                rows,
+                out,
+                position,
+                stats[tile - start],
+            )
         else:
-            position = combine_tile(rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
-                                    rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
-                                    count, steps, mean_step, rows, out, position, stats[tile - start])
+            position = combine_tile(
+                rows_b,
+                mask_b,
+                means_b,
+                block_steps_b,
+                slots_b,
+                weight_b,
+                rows_a,
+                mask_a,
+                means_a,
+                block_steps_a,
+                slots_a,
+                weight_a,
+                count,
+                steps,
+                mean_step,
+                rows,
+                out,
+                position,
+                stats[tile - start],
+            )
         if position < 0:
             return False
         sizes[tile - start] = position - here
@@ -138,9 +192,27 @@ def combine(words_a, offsets_a, steps_a, mean_step_a, weight_a, words_b, offsets
 
 
 @njit
-def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
-                 rows_b, mask_b, means_b, block_steps_b, slots_b, weight_b,
-                 count, steps, mean_step, rows, out, position, stats):
+def combine_tile(
+    rows_a,
+    mask_a,
+    means_a,
+    block_steps_a,
+    slots_a,
+    weight_a,
+    rows_b,
+    mask_b,
+    means_b,
+    block_steps_b,
+    slots_b,
+    weight_b,
+    count,
+    steps,
+    mean_step,
+    rows,
+    out,
+    position,
+    stats,
+):
     """Combine one tile, in the groups of a; return the position after its record, or -1."""
     group = np.empty(TILE, np.int64)
     levels = np.zeros(TILE, np.int64)
@@ -217,8 +289,15 @@ def combine_tile(rows_a, mask_a, means_a, block_steps_a, slots_a, weight_a,
                 if factor_a[i] or factor_b[i]:
                     continue
                 level, away = add_rounded(
-                    rows_a, np.uint64(base * LANES + i % LANES), weight_a * block_steps_a[b],
-                    rows_b, column[i], weight_b * block_steps_b[b], steps, levels[b], rows,
+                    rows_a,
+                    np.uint64(base * LANES + i % LANES),
+                    weight_a * block_steps_a[b],
+                    rows_b,
+                    column[i],
+                    weight_b * block_steps_b[b],
+                    steps,
+                    levels[b],
+                    rows,
                 )
                 if level < 0:
                     return np.int64(-1)

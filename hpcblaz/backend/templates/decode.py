@@ -5,12 +5,10 @@ from numba import njit
 
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
-from .blocks import first_cell, is_full, is_run, store_block, store_run, transform_partial
+from .blocks import UNROLL, first_cell, is_full, is_run, store_block, store_run, transform_partial
 from .constants import REAL, SIDE3, SIZE
 from .source import ROWS, unpack_tile
 from .transforms import inverse
-
-UNROLL = min(8, SIZE)
 
 
 @njit
@@ -34,8 +32,9 @@ def dequantise_in_place(rows, base, step, v):
 
 
 @njit(nogil=True, cache=True)
-def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mean_step, factor, offset,
-           out, low, high, shape):
+def decode(
+    main, side, regions, tiles, chosen, start, stop, matrices, steps, mean_step, factor, offset, out, low, high, shape
+):
     """Decode the tiles chosen[start:stop] into `out`, which holds the cells from `low` to `high`.
 
     The field is factor * payload + offset. Strips without a block in the window are not decoded.
@@ -90,7 +89,7 @@ def decode(main, side, regions, tiles, chosen, start, stop, matrices, steps, mea
             if is_full(region):
                 inverse(v)
             else:
-                transform_partial(v, w, region[8:12], matrices, True)
+                transform_partial(v, w, region[8:12], matrices, 1)
             if factor != REAL(1):
                 for j in range(SIZE * LANES):
                     v[j] *= factor

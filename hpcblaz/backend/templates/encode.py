@@ -10,12 +10,11 @@ from numba import njit
 
 from hpcblaz.bodies.records import LANES, TILE, strips_of
 
-from .blocks import is_full, load_strip, transform_partial
+from .blocks import UNROLL, is_full, load_strip, measure_error, transform_partial
 from .constants import EXPONENT_BIAS, EXPONENT_MASK, FRACTION_BITS, INTEGER, REAL, SIZE
 from .packing import ROWS, pack_tile
 from .transforms import forward, inverse
 
-UNROLL = min(8, SIZE)  # rows that one vector loop handles, so that it checks once that its arrays do not overlap
 INDEX_LIMIT = REAL(2.0**30)
 LEVELS = 16
 HOPEFUL = REAL(0.7)  # a block that uses less of the tolerance than this tries the next larger step
@@ -60,24 +59,6 @@ def quantise(c, step, inverse_step, r):
 
 
 @njit
-def measure_error(v, r, error, square):
-    """Find the largest error and the sum of squared errors of each lane."""
-    for lane in range(LANES):
-        error[lane] = REAL(0)
-        square[lane] = REAL(0)
-    for k in range(0, SIZE, UNROLL):
-        for lane in range(LANES):
-            m = error[lane]
-            s = square[lane]
-            for j in range(UNROLL):
-                e = abs(r[(k + j) * LANES + lane] - v[(k + j) * LANES + lane])
-                m = e if e > m else m
-                s += e * e
-            error[lane] = m
-            square[lane] = s
-
-
-@njit
 def to_integers(c, inverse_step, r, q):
     """Round the coefficients of a strip to multiples of the step: integers in q, the same as reals in r."""
     for k in range(0, SIZE, UNROLL):
@@ -105,13 +86,26 @@ def cost(exponents, bits):
             bits[lane] = s
 
 
-@njit
-def choose(error, square, room, largest, step, inverse_step, accepted, refused, best_error, best_square, lanes,
-           least_step, most_step):
+@njit(error_model="numpy")
+def choose(
+    error,
+    square,
+    room,
+    largest,
+    step,
+    inverse_step,
+    accepted,
+    refused,
+    best_error,
+    best_square,
+    lanes,
+    least_step,
+    most_step,
+):
     """Judge a trial of all lanes, and set the steps of the next one; return how many lanes want one.
 
-    A lane that holds its room may go on to twice the step, unless that was refused; one that does not goes to half the step,
-    unless that was accepted. accepted is 0 until a step is. The lanes are left to run time, to be vectorised.
+    A lane that holds its room may go on to twice the step, unless that was refused; one that does not goes to half
+    the step, unless that was accepted. accepted is 0 until a step is. The lanes are left to run time, to be vectorised.
     """
     again = 0
     for lane in range(lanes):
@@ -135,9 +129,29 @@ def choose(error, square, room, largest, step, inverse_step, accepted, refused, 
     return again
 
 
-@njit
-def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, steps, mean_level,
-                out, position, scratch, q, rows, levels, guess, lane_reals, lane_bits, stats):
+@njit(error_model="numpy")
+def encode_tile(
+    x,
+    shape,
+    region,
+    first,
+    count,
+    matrices,
+    tolerance,
+    allowance,
+    steps,
+    mean_level,
+    out,
+    position,
+    scratch,
+    q,
+    rows,
+    levels,
+    guess,
+    lane_reals,
+    lane_bits,
+    stats,
+):
     """Encode one tile at `position` of `out`; return the position after it, or -1 if no level holds the tolerance."""
     v, c, r, w = scratch[0], scratch[1], scratch[2], scratch[3]
     exponents = r.view(INTEGER)
@@ -160,7 +174,7 @@ def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, 
         if full:
             forward(c)
         else:
-            transform_partial(c, w, region[8:12], matrices, False)
+            transform_partial(c, w, region[8:12], matrices, 0)
         measure_coefficients(c, largest, square)
         for lane in range(len(guess)):
             c[lane] = np.rint(c[lane] * inverse_mean_step) * mean_step
@@ -176,10 +190,23 @@ def encode_tile(x, shape, region, first, count, matrices, tolerance, allowance, 
             if full:
                 inverse(r)
             else:
-                transform_partial(r, w, region[8:12], matrices, True)
+                transform_partial(r, w, region[8:12], matrices, 1)
             measure_error(v, r, error, square)
-            again = choose(error, square, room, largest, step, inverse_step, accepted, refused, best_error, best_square,
-                           len(guess), steps[0], steps[LEVELS - 1])
+            again = choose(
+                error,
+                square,
+                room,
+                largest,
+                step,
+                inverse_step,
+                accepted,
+                refused,
+                best_error,
+                best_square,
+                len(guess),
+                steps[0],
+                steps[LEVELS - 1],
+            )
         refusals = 0
         for lane in range(len(guess)):
             refusals += 1 if accepted[lane] == REAL(0) else 0
@@ -223,9 +250,28 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     for t in range(start, stop):
         guess[:] = steps[3]
         here = position
-        position = encode_tile(x, shape, regions[tiles[t, 0]], tiles[t, 1], tiles[t, 2], matrices, tolerance, allowance,
-                               steps, mean_level, out, position, scratch, q, rows, levels, guess,
-                               lane_reals, lane_bits, stats[t - start])
+        position = encode_tile(
+            x,
+            shape,
+            regions[tiles[t, 0]],
+            tiles[t, 1],
+            tiles[t, 2],
+            matrices,
+            tolerance,
+            allowance,
+            steps,
+            mean_level,
+            out,
+            position,
+            scratch,
+            q,
+            rows,
+            levels,
+            guess,
+            lane_reals,
+            lane_bits,
+            stats[t - start],
+        )
         if position < 0:
             return False
         sizes[t - start] = position - here

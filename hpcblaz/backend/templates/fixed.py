@@ -1,6 +1,7 @@
 """The form of PyBlaz: for each block a scale N, its largest coefficient, and indices round(r c / N) of fixed width.
 
-``main`` holds the indices of each strip one after the other, the kept coefficients of its blocks with the blocks innermost.
+``main`` holds the indices of each strip one after the other, the kept coefficients of its blocks with the blocks
+innermost.
 ``side`` is a tuple: scales, one a block; int64 (tiles, 3), where the indices and the scales of a tile begin, and its
 region; int64 (regions, 1 + SIZE), the number of kept coefficients of a region's blocks, and which.
 """
@@ -10,12 +11,11 @@ from numba import njit
 
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
-from .blocks import is_full, load_strip, transform_partial
+from .blocks import UNROLL, is_full, load_strip, measure_error, transform_partial
 from .constants import REAL, SIZE
 from .packing import ROWS
 from .transforms import forward, inverse
 
-UNROLL = min(8, SIZE)
 LEAST_SCALE = REAL(1e-33) if REAL is np.float32 else REAL(1e-290)  # blocks below it are zero: r / N would overflow
 
 
@@ -98,8 +98,8 @@ def largest_kept(c, region_kept, largest):
 
 
 @njit
-def round_rows(c, to_index, to_value):
-    """Round coefficients to indices (left in c), and return nothing; lanes without a scale get zeros."""
+def round_rows(c, to_index):
+    """Round coefficients to indices, in place; lanes without a scale get zeros."""
     for k in range(0, SIZE, UNROLL):
         for lane in range(LANES):
             a = to_index[lane]
@@ -115,24 +115,6 @@ def scale_rows(c, step, r):
             b = step[lane]
             for j in range(UNROLL):
                 r[(k + j) * LANES + lane] = c[(k + j) * LANES + lane] * b
-
-
-@njit
-def measure_error(v, r, error, square):
-    """Find the largest error and the sum of squared errors of each lane."""
-    for lane in range(LANES):
-        error[lane] = REAL(0)
-        square[lane] = REAL(0)
-    for k in range(0, SIZE, UNROLL):
-        for lane in range(LANES):
-            m = error[lane]
-            s = square[lane]
-            for j in range(UNROLL):
-                e = abs(r[(k + j) * LANES + lane] - v[(k + j) * LANES + lane])
-                m = e if e > m else m
-                s += e * e
-            error[lane] = m
-            square[lane] = s
 
 
 @njit
@@ -152,7 +134,7 @@ def write_strip(c, region_kept, lanes, indices, position):
     return position
 
 
-@njit
+@njit(error_model="numpy")
 def find_scales(largest, limit, scale, to_index, step):
     """Set scale, r / N and N / r of each lane."""
     for lane in range(LANES):
@@ -162,7 +144,9 @@ def find_scales(largest, limit, scale, to_index, step):
 
 
 @njit(nogil=True, cache=True)
-def encode_fixed(x, shape, regions, tiles, start, stop, matrices, limit, allowance, indices, scales, starts, kept, stats):
+def encode_fixed(
+    x, shape, regions, tiles, start, stop, matrices, limit, allowance, indices, scales, starts, kept, stats
+):
     """Encode tiles `start` to `stop` in place of their indices and scales; limit is r.
 
     stats receives, for each tile, its largest error and its sum of squared errors, allowances for the rounding of
@@ -194,10 +178,10 @@ def encode_fixed(x, shape, regions, tiles, start, stop, matrices, limit, allowan
             if full:
                 forward(c)
             else:
-                transform_partial(c, w, region[8:12], matrices, False)
+                transform_partial(c, w, region[8:12], matrices, 0)
             largest_kept(c, region_kept, largest)
             find_scales(largest, limit, scale, to_index, step)
-            round_rows(c, to_index, step)
+            round_rows(c, to_index)
             if region_kept[0] < cells:
                 keep_only(c, region_kept)
             for lane in range(lanes):
@@ -208,7 +192,7 @@ def encode_fixed(x, shape, regions, tiles, start, stop, matrices, limit, allowan
             if full:
                 inverse(r)
             else:
-                transform_partial(r, w, region[8:12], matrices, True)
+                transform_partial(r, w, region[8:12], matrices, 1)
             measure_error(v, r, error, square)
             for lane in range(lanes):
                 slack = allowance * np.float64(largest[lane]) * np.sqrt(np.float64(region_kept[0]))
@@ -230,8 +214,9 @@ def keep_only(c, region_kept):
 
 
 @njit(nogil=True, cache=True)
-def combine_fixed(main_a, side_a, weight_a, main_b, side_b, weight_b, tiles, start, stop, limit,
-                  indices, scales, starts, kept, stats):
+def combine_fixed(
+    main_a, side_a, weight_a, main_b, side_b, weight_b, tiles, start, stop, limit, indices, scales, starts, kept, stats
+):
     """Compute weight_a * a + weight_b * b in coefficients, and round it to indices anew.
 
     stats receives, for each tile, the largest 2-norm of what was rounded away from a block, and the sum of the squares.

@@ -7,7 +7,7 @@ from hpcblaz.bodies.bits import bit_length
 from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, header_limit, read_widths, strips_of
 
 from .constants import SIDE0, SIDE1, SIDE2, SIDE3, SIZE
-from .packing import ROWS, pack_tile, unpack_tile
+from .packing import ROWS, pack_tile, sum_of_means, unpack_tile
 
 
 @njit
@@ -79,8 +79,14 @@ def implode(indices, block_levels, regions, tiles, start, stop, blocks, out, siz
 
 @njit(nogil=True, cache=True)
 def is_sound(words, offsets, tiles):
-    """Say whether every record is one that its kernels can read: no position outside it, no group too full."""
+    """Say whether kernels can read every record: no position outside it, no group too full, its sum right."""
     widths = np.zeros(SIZE, np.int64)
+    all_widths = np.zeros(ROWS, np.int64)
+    rows = np.empty(ROWS * LANES, np.int32)
+    means = np.empty(TILE, np.float64)
+    steps = np.ones(16)
+    block_steps = np.empty(TILE, np.float64)
+    slots = np.empty(TILE, np.int64)
     if offsets[0] != 0 or offsets[len(tiles)] + 2 * LANES > len(words):
         return False
     for tile in range(len(tiles)):
@@ -127,7 +133,7 @@ def is_sound(words, offsets, tiles):
                 if position + (SIZE + 31) // 32 + (nibbles + 7) // 8 > start + length:
                     return False
                 # Wide widths take three nibbles: reading may end later, but never past the record and its spare words
-                if position + (SIZE + 31) // 32 + (3 * nibbles + 7) // 8 > len(words):
+                if position + (SIZE + 31) // 32 + (3 * nibbles + 7) // 8 >= len(words):
                     return False
                 position = read_widths(words, position, widths, SIZE)
                 for k in range(SIZE):
@@ -135,5 +141,13 @@ def is_sound(words, offsets, tiles):
                         return False
                     bits += widths[k]
         if position != start + length or position + min(count, LANES) * ((bits + 31) // 32) != end:
+            return False
+        unpack_tile(words, offsets, tile, count, steps, 1.0, rows, all_widths, means, block_steps, slots)
+        total = 0.0
+        for b in range(count):
+            total += means[b]
+            if abs(means[b]) > 2.0**31:
+                return False
+        if total != sum_of_means(words, offsets, tile, 1.0):
             return False
     return True

@@ -142,8 +142,24 @@ def wide_products(rows_a, column, rows_b, base, weight):
 
 
 @njit(nogil=True, cache=True)
-def products(main_a, side_a, steps_a, mean_step_a, center_a, main_b, side_b, steps_b, mean_step_b, center_b,
-             tiles, start, stop, roots, squares, out):
+def products(
+    main_a,
+    side_a,
+    steps_a,
+    mean_step_a,
+    center_a,
+    main_b,
+    side_b,
+    steps_b,
+    mean_step_b,
+    center_b,
+    tiles,
+    start,
+    stop,
+    roots,
+    squares,
+    out,
+):
     """For each tile of two fields: centred sums of coefficient 0 of a and b, their squares and their product; and,
     of the other coefficients, the sums of squares (if `squares`) and of products."""
     rows_a = np.empty(ROWS * LANES, np.int32)
@@ -217,7 +233,9 @@ def products(main_a, side_a, steps_a, mean_step_a, center_a, main_b, side_b, ste
 
 
 @njit(nogil=True, cache=True)
-def block_moments(main, side, regions, tiles, start, stop, steps, mean_step, roots, blocks, wanted, means_out, squares_out):
+def block_moments(
+    main, side, regions, tiles, start, stop, steps, mean_step, roots, blocks, wanted, means_out, squares_out
+):
     """For each block: its mean, and (if `wanted`) the sum of squares of its coefficients but the first.
 
     blocks are the blocks along each axis; the outputs are flat, in C order of the blocks.

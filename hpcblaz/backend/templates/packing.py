@@ -39,7 +39,7 @@ def pack_tile(q, key, levels, count, out, position, rows):
         natural_cost += dearest
         most = max(most, dearest)
     if natural_cost == 0:
-        return write_record(rows, 0, group, levels, means, count, out, position)
+        return write_record(rows, np.int64(0), group, levels, means, count, out, position)
     # A stable counting sort of the costs, brought to 128 classes; class 0 has no coefficients at all
     for b in range(count):
         key[b] = (key[b] * (TILE - 1) + most - 1) // most
@@ -52,7 +52,7 @@ def pack_tile(q, key, levels, count, out, position, rows):
         while starts[c + 1] <= last:
             c += 1
         sorted_cost += c
-    mask = 0
+    mask = np.int64(0)
     if sorted_cost * most >= WORTH_SORTING * natural_cost * (TILE - 1):
         for b in range(count):
             group[b] = b // LANES
@@ -91,7 +91,8 @@ def write_record(rows, mask, group, levels, means, count, out, position):
     """Write the record of a tile whose blocks are in groups already; return the position after it.
 
     rows holds the integers of the groups of the mask (which may say NATURAL as well); for each block in natural order
-    come its group, level and coefficient 0. Lanes of the last group that have no block must hold values that other lanes have too.
+    come its group, level and coefficient 0. Lanes of the last group that have no block must hold values that other
+    lanes have too.
     """
     strips = strips_of(count)
     lanes = min(count, LANES)
@@ -208,7 +209,8 @@ def pack_rows(rows, widths, count, out, position, lanes):
 def unpack_rows(words, position, widths, count, rows, lanes):
     """Read the rows of all lanes as signed values; rows without bits are zero.
 
-    The number of lanes is left to run time even where it is 16: loops of a known short length are unrolled, not vectorised.
+    The number of lanes is left to run time even where it is 16: loops of a known short length are unrolled, not
+    vectorised.
     """
     word = np.uint64(position)
     step = np.uint64(lanes)
