@@ -185,11 +185,11 @@ def test_the_range_finds_extremes_and_what_is_not_finite() -> None:
 
 
 def test_sums_over_many_tiles_keep_their_precision() -> None:
-    """A million equal terms, one after the other, would be wrong by thousands of units in the last place."""
+    """Thousands of equal terms, added one after the other, are wrong by hundreds of units in the last place."""
     rng = np.random.default_rng(3)
-    tile = np.repeat(rng.integers(2**22, 2**23, 128), 8).astype(np.float64)
-    x = np.tile(tile, (8, 3000))
-    a = hb.compress(x, tolerance=1.0, codec=oracles.DCT_2D_DOUBLE.codec)
+    tile = np.repeat(rng.integers(2**18, 2**19, 128), 16).astype(np.float32)
+    x = np.tile(tile, 6000)
+    a = hb.compress(x, tolerance=1.0, codec=oracles.DCT_1D.codec)
     values = a.decompress()
     if not (values == x).all():
         pytest.skip("the field is not held exactly")

@@ -283,6 +283,10 @@ def combine_tile(
             add_in_place(rows_a, factor_a[lanes], rows_b, factor_b[lanes], base, rows)
         else:
             add_group(rows_a, base, factor_a[lanes], rows_b, column[lanes], factor_b[lanes], rows)
+        if count < LANES:  # lanes without a block hold anything: give them what the last block has
+            for k in range(SIZE):
+                for lane in range(count, LANES):
+                    rows[(base + k) * LANES + lane] = rows[(base + k) * LANES + count - 1]
         if rounded:
             for i in range(g * LANES, (g + 1) * LANES):
                 b = blocks[i]

@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from hpcblaz.backend.vectors import append_row, begin_row, unpack_row, zero_row
 from hpcblaz.bodies.bits import bit_length, low_bits
 from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, read_widths, strips_of, write_widths
 
@@ -179,58 +180,45 @@ def row_widths(rows, base, widths, folded, halved, doubles):
 
 @njit
 def pack_rows(rows, widths, count, out, position, lanes):
-    """Write the lowest `width` bits of each row's lanes to the streams of the lanes, word by word interleaved."""
+    """Write the lowest `width` bits of each row's lanes to the streams of the lanes, word by word interleaved.
+
+    Sixteen lanes are written even where there are fewer; what is too much is overwritten by the words that follow.
+    """
     word = np.uint64(position)
     step = np.uint64(lanes)
-    shift = 0
-    for lane in range(LANES):
-        out[word + np.uint64(lane)] = np.uint32(0)
+    shift = np.int64(0)
+    zero_row(out, word)
     for i in range(count):
         width = widths[i]
         if width == 0:
             continue
         row = np.uint64(i * LANES)
-        bits = low_bits(width)
-        up = np.uint32(shift & 31)
-        for lane in range(LANES):
-            out[word + np.uint64(lane)] |= np.uint32((rows[row + np.uint64(lane)] & bits) << up)
+        mask = low_bits(width)
+        append_row(out, word, rows, row, mask, shift)
         shift += width
         if shift >= 32:
             word += step
             shift -= 32
-            down = np.uint32((width - shift) & 31)
-            bits = bits if shift else np.uint32(0)
-            for lane in range(LANES):
-                out[word + np.uint64(lane)] = np.uint32((rows[row + np.uint64(lane)] & bits) >> down)
+            if shift:
+                begin_row(out, word, rows, row, mask, width - shift)
+            else:
+                zero_row(out, word)
     return np.int64(word) + (lanes if shift else 0)
 
 
 @njit
 def unpack_rows(words, position, widths, count, rows, lanes):
-    """Read the rows of all lanes as signed values; rows without bits are zero.
-
-    The number of lanes is left to run time even where it is 16: loops of a known short length are unrolled, not
-    vectorised.
-    """
+    """Read the rows of all lanes as signed values; rows without bits are zero, lanes without a block undefined."""
     word = np.uint64(position)
     step = np.uint64(lanes)
-    shift = 0
+    shift = np.int64(0)
     for i in range(count):
         width = widths[i]
         row = np.uint64(i * LANES)
         if width == 0:
-            for lane in range(LANES):
-                rows[row + np.uint64(lane)] = np.int32(0)
+            zero_row(rows, row)
             continue
-        down = np.uint32(shift & 31)
-        up = np.int32((31 - shift) & 31)
-        unused = np.int32((32 - width) & 31)
-        following = word + step
-        for lane in range(lanes):
-            low = np.int32(np.uint32(words[word + np.uint64(lane)] >> down))
-            high = np.int32(np.int32(np.int32(words[following + np.uint64(lane)]) << np.int32(1)) << up)
-            bits = np.int32(low | high)
-            rows[row + np.uint64(lane)] = np.int32(np.int32(bits << unused) >> unused)
+        unpack_row(words, word, word + step, shift, 32 - width, rows, row)
         shift += width
         word += step if shift >= 32 else np.uint64(0)
         shift &= 31
