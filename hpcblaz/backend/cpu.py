@@ -256,7 +256,7 @@ def encode_fixed(
     """Compress a field into the index and scale arrays of `blocks`; return them with the errors, as `encode` does."""
     module = numerics.kernel("fixed", "fixed")
     grid = numerics.grid
-    stats = np.zeros((len(grid.tiles), 2))
+    stats = np.zeros((len(grid.tiles), 3))
     flat = x.reshape(-1)
 
     def work(start: int, stop: int) -> None:
@@ -268,7 +268,7 @@ def encode_fixed(
     map_ranges(work, len(grid.tiles), 8)
     if not len(stats):
         return blocks, 0.0, 0.0
-    return blocks, float(stats[:, 0].max()), math.sqrt(stats[:, 1].sum())
+    return blocks, float(stats[:, 0].max()), math.sqrt(stats[:, 1].sum()) + math.sqrt(stats[:, 2].sum())
 
 
 def decode(
@@ -401,7 +401,7 @@ def combine(
     def job(start: int, stop: int, out: NDArray[np.uint32], sizes: NDArray[np.int64]) -> bool:
         return bool(
             module.combine(
-                *a.operands, weight_a, *b.operands, weight_b, tiles, start, stop, steps, mean_step, out, sizes,
+                a.operands, weight_a, b.operands, weight_b, tiles, start, stop, steps, mean_step, out, sizes,
                 stats[start:stop],
             )
         )  # fmt: skip
@@ -437,7 +437,7 @@ def combine_fixed(
 
 
 def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | None:
-    """Return the least and greatest value of a contiguous, non-empty array of the precision; None if not all are finite."""
+    """Return the least and greatest value of a contiguous, non-empty array; None if not all are finite."""
     integer = np.int32 if numerics.dtype.itemsize == 4 else np.int64
     bits = x.reshape(-1).view(integer)
     module = numerics.kernel("scan", "packed")

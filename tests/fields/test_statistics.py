@@ -113,7 +113,8 @@ def test_statistics_of_two_arrays(case: oracles.Case, other: oracles.Case, data:
 def test_bounds_are_not_silly(case: oracles.Case, kind: str) -> None:
     shape = {1: (4000,), 2: (80, 90), 3: (20, 21, 22), 4: (9, 10, 11, 12)}[case.ndim]
     x = oracles.field(kind, shape, 6).astype(case.dtypes[0])
-    a = hb.compress(x, codec=case.codec) if case.fixed else hb.compress(x, relative=5e-3, codec=case.codec)
+    relative = 5e-3 if kind == "offset" else 1e-3  # finer ones need double precision, which is not compiled here
+    a = hb.compress(x, codec=case.codec) if case.fixed else hb.compress(x, relative=relative, codec=case.codec)
     largest = float(np.abs(x).max())
     room = 1e-13 * largest
     rms = a.error.l2 / math.sqrt(a.size)
@@ -126,10 +127,10 @@ def test_bounds_are_not_silly(case: oracles.Case, kind: str) -> None:
         <= 2.1 * a.error.l2 * float(oracles.norm(x)) + 1.1 * a.error.l2**2 + 1e-5 * float(oracles.norm(x)) ** 2
     )
     if not case.fixed:
-        assert 1 - float(hb.cosine_similarity(a, a)) < 1e-6
+        assert 1 - float(hb.cosine_similarity(a, a)) < 1e-9
         assert hb.cosine_similarity(a, a).error < 0.01
         if kind != "offset":
-            assert hb.structural_similarity(a, a).error < 0.3
+            assert hb.structural_similarity(a, a).error < 0.1
 
 
 def test_the_original_is_as_similar_to_itself_as_claimed() -> None:

@@ -1,4 +1,4 @@
-"""Where a block lies in the field; how strips of blocks are loaded, stored and compared; transforms of partial blocks."""
+"""Where a block lies in the field; strips of blocks loaded, stored and compared; transforms of partial blocks."""
 
 import numpy as np
 from numba import njit

@@ -10,7 +10,6 @@ import math
 import numpy as np
 from numba import njit
 
-from hpcblaz.bodies.bits import bit_length
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .constants import SIZE
@@ -23,18 +22,12 @@ CHUNK = min(16, SIZE)
 
 
 @njit
-def largest_magnitudes(rows, base, magnitudes):
-    """Or together twice the magnitudes (plus one if negative) of each lane's coefficients; the first is zero."""
-    for lane in range(LANES):
-        magnitudes[lane] = np.uint32(0)
-    for k in range(0, SIZE, CHUNK):
-        row = np.uint64((base + k) * LANES)
-        for lane in range(LANES):
-            m = magnitudes[lane]
-            for j in range(CHUNK):
-                value = rows[row + np.uint64(j * LANES + lane)]
-                m |= np.uint32(np.uint32(np.uint32(value) << np.uint32(1)) ^ np.uint32(np.int32(value >> np.int32(31))))
-            magnitudes[lane] = m
+def widest(widths, base):
+    """Return the most bits of a coefficient of a group; 0 if it has none."""
+    most = np.int64(0)
+    for k in range(SIZE):
+        most = max(most, widths[base + k])
+    return most
 
 
 @njit
@@ -96,35 +89,20 @@ def exponents_of(values, out):
 
 
 @njit(nogil=True, cache=True)
-def combine(
-    words_a,
-    offsets_a,
-    steps_a,
-    mean_step_a,
-    weight_a,
-    words_b,
-    offsets_b,
-    steps_b,
-    mean_step_b,
-    weight_b,
-    tiles,
-    start,
-    stop,
-    steps,
-    mean_step,
-    out,
-    sizes,
-    stats,
-):
+def combine(a, weight_a, b, weight_b, tiles, start, stop, steps, mean_step, out, sizes, stats):
     """Combine tiles `start` to `stop` into `out`; return False if an integer outgrows 32 bits.
 
-    steps and mean_step are those of the result. stats receives, for each tile, the largest 2-norm of what was rounded
-    away from a block, and the sum of the squares of those norms.
+    a and b are tuples of words, offsets, steps and the step of coefficient 0; steps and mean_step are those of the
+    result. stats receives, for each tile, the largest 2-norm of what was rounded away from a block, and the sum of
+    the squares of those norms.
     """
+    words_a, offsets_a, steps_a, mean_step_a = a
+    words_b, offsets_b, steps_b, mean_step_b = b
     rows_a = np.empty(ROWS * LANES, np.int32)
     rows_b = np.empty(ROWS * LANES, np.int32)
     rows = np.empty(ROWS * LANES, np.uint32)
-    widths = np.zeros(ROWS, np.int64)
+    widths_a = np.zeros(ROWS, np.int64)
+    widths_b = np.zeros(ROWS, np.int64)
     means_a = np.empty(TILE, np.float64)
     means_b = np.empty(TILE, np.float64)
     block_steps_a = np.empty(TILE, np.float64)
@@ -135,56 +113,17 @@ def combine(
     for tile in range(start, stop):
         count = tiles[tile, 2]
         mask_a = unpack_tile(
-            words_a, offsets_a, tile, count, steps_a, mean_step_a, rows_a, widths, means_a, block_steps_a, slots_a
+            words_a, offsets_a, tile, count, steps_a, mean_step_a, rows_a, widths_a, means_a, block_steps_a, slots_a
         )
         mask_b = unpack_tile(
-            words_b, offsets_b, tile, count, steps_b, mean_step_b, rows_b, widths, means_b, block_steps_b, slots_b
+            words_b, offsets_b, tile, count, steps_b, mean_step_b, rows_b, widths_b, means_b, block_steps_b, slots_b
         )
+        first = (rows_a, widths_a, mask_a, means_a, block_steps_a, slots_a, weight_a)
+        second = (rows_b, widths_b, mask_b, means_b, block_steps_b, slots_b, weight_b)
+        if offsets_a[tile + 1] - offsets_a[tile] < offsets_b[tile + 1] - offsets_b[tile]:
+            first, second = second, first
         here = position
-        if offsets_a[tile + 1] - offsets_a[tile] >= offsets_b[tile + 1] - offsets_b[tile]:
-            position = combine_tile(
-                rows_a,
-                mask_a,
-                means_a,
-                block_steps_a,
-                slots_a,
-                weight_a,
-                rows_b,
-                mask_b,
-                means_b,
-                block_steps_b,
-                slots_b,
-                weight_b,
-                count,
-                steps,
-                mean_step,
-                rows,
-                out,
-                position,
-                stats[tile - start],
-            )
-        else:
-            position = combine_tile(
-                rows_b,
-                mask_b,
-                means_b,
-                block_steps_b,
-                slots_b,
-                weight_b,
-                rows_a,
-                mask_a,
-                means_a,
-                block_steps_a,
-                slots_a,
-                weight_a,
-                count,
-                steps,
-                mean_step,
-                rows,
-                out,
-                position,
-                stats[tile - start],
-            )
+        position = combine_tile(first, second, count, steps, mean_step, rows, out, position, stats[tile - start])
         if position < 0:
             return False
         sizes[tile - start] = position - here
@@ -192,28 +131,10 @@ def combine(
 
 
 @njit
-def combine_tile(
-    rows_a,
-    mask_a,
-    means_a,
-    block_steps_a,
-    slots_a,
-    weight_a,
-    rows_b,
-    mask_b,
-    means_b,
-    block_steps_b,
-    slots_b,
-    weight_b,
-    count,
-    steps,
-    mean_step,
-    rows,
-    out,
-    position,
-    stats,
-):
+def combine_tile(a, b, count, steps, mean_step, rows, out, position, stats):
     """Combine one tile, in the groups of a; return the position after its record, or -1."""
+    rows_a, widths_a, mask_a, means_a, block_steps_a, slots_a, weight_a = a
+    rows_b, widths_b, mask_b, means_b, block_steps_b, slots_b, weight_b = b
     group = np.empty(TILE, np.int64)
     levels = np.zeros(TILE, np.int64)
     means = np.empty(TILE, np.int32)
@@ -221,19 +142,16 @@ def combine_tile(
     weight_exponents = np.empty(3, np.int64)
     exponents_a = np.empty(TILE, np.int64)
     exponents_b = np.empty(TILE, np.int64)
+    bits_a = np.zeros(STRIPS, np.int64)
+    bits_b = np.zeros(STRIPS, np.int64)
     blocks = np.empty(TILE, np.int64)
     column = np.empty(TILE, np.uint64)
     factor_a = np.zeros(TILE, np.int32)
     factor_b = np.zeros(TILE, np.int32)
-    magnitudes_a = np.zeros(TILE, np.uint32)
-    magnitudes_b = np.zeros(TILE, np.uint32)
     strips = strips_of(count)
     for g in range(strips):
-        lanes = slice(g * LANES, (g + 1) * LANES)
-        if mask_a >> g & 1:
-            largest_magnitudes(rows_a, STRIPS + g * SIZE, magnitudes_a[lanes])
-        if mask_b >> g & 1:
-            largest_magnitudes(rows_b, STRIPS + g * SIZE, magnitudes_b[lanes])
+        bits_a[g] = widest(widths_a, STRIPS + g * SIZE)
+        bits_b[g] = widest(widths_b, STRIPS + g * SIZE)
     weights = np.array([abs(weight_a), abs(weight_b), steps[0]])
     exact = math.frexp(weights[0])[0] == 0.5 and math.frexp(weights[1])[0] == 0.5
     exponents_of(weights, weight_exponents)
@@ -242,73 +160,61 @@ def combine_tile(
     lowest = weight_exponents[2]
     sign_a = np.int32(1) if weight_a > 0 else np.int32(-1)
     sign_b = np.int32(1) if weight_b > 0 else np.int32(-1)
-    for b in range(count):
-        total = weight_a * means_a[b] + weight_b * means_b[b]
+    for block in range(count):
+        total = weight_a * means_a[block] + weight_b * means_b[block]
         mean = np.rint(total / mean_step)
         if not abs(mean) < 2.0 * LIMIT:
             return np.int64(-1)
-        means[b] = np.int32(mean)
-        lost[b] = (total - mean * mean_step) * (total - mean * mean_step)
-        group[b] = slots_a[b] // LANES
-        blocks[slots_a[b]] = b
-    for i in range(count, strips * LANES):
-        blocks[i] = blocks[count - 1]
+        means[block] = np.int32(mean)
+        lost[block] = (total - mean * mean_step) * (total - mean * mean_step)
+        group[block] = slots_a[block] // LANES
+        blocks[slots_a[block]] = block
+    blocks[count : strips * LANES] = blocks[count - 1]
     mask = mask_a & NATURAL
     for g in range(strips):
-        rounded = False
+        lanes = slice(g * LANES, (g + 1) * LANES)
+        rounded, some = False, bits_a[g]
         for i in range(g * LANES, (g + 1) * LANES):
-            b = blocks[i]
-            partner = slots_b[b]
+            block = blocks[i]
+            partner = slots_b[block]
             column[i] = np.uint64((STRIPS + partner // LANES * SIZE) * LANES + partner % LANES)
-            magnitude_a, magnitude_b = np.int64(magnitudes_a[slots_a[b]]), np.int64(magnitudes_b[partner])
-            exponent_a = exponents_a[b] + weight_exponents[0] if magnitude_a else NOTHING
-            exponent_b = exponents_b[b] + weight_exponents[1] if magnitude_b else NOTHING
+            other = bits_b[partner // LANES]
+            some |= other
+            exponent_a = exponents_a[block] + weight_exponents[0] if bits_a[g] else NOTHING
+            exponent_b = exponents_b[block] + weight_exponents[1] if other else NOTHING
             wanted = min(exponent_a, exponent_b) - lowest
             level = min(max(wanted, 0), LEVELS - 1)
-            levels[b] = level
-            shift_a = exponent_a - lowest - level if magnitude_a else 0
-            shift_b = exponent_b - lowest - level if magnitude_b else 0
-            fits = exact and wanted >= 0
-            fits = fits and bit_length(magnitude_a) + shift_a <= 30 and bit_length(magnitude_b) + shift_b <= 30
+            levels[block] = level
+            shift_a = exponent_a - lowest - level if bits_a[g] else 0
+            shift_b = exponent_b - lowest - level if other else 0
+            fits = exact and wanted >= 0 and bits_a[g] + shift_a <= 30 and other + shift_b <= 30
             factor_a[i] = sign_a << np.int32(shift_a) if fits else np.int32(0)
             factor_b[i] = sign_b << np.int32(shift_b) if fits else np.int32(0)
             rounded = rounded or not fits
-            if mask_a >> g & 1 or mask_b >> (partner // LANES) & 1:
-                mask |= 1 << g
-        if not mask >> g & 1:
+        if some == 0:
             continue
+        mask |= 1 << g
         base = STRIPS + g * SIZE
-        lanes = slice(g * LANES, (g + 1) * LANES)
         if mask_a & mask_b & NATURAL:
             add_in_place(rows_a, factor_a[lanes], rows_b, factor_b[lanes], base, rows)
         else:
             add_group(rows_a, base, factor_a[lanes], rows_b, column[lanes], factor_b[lanes], rows)
-        if count < LANES:  # lanes without a block hold anything: give them what the last block has
-            for k in range(SIZE):
-                for lane in range(count, LANES):
-                    rows[(base + k) * LANES + lane] = rows[(base + k) * LANES + count - 1]
-        if rounded:
-            for i in range(g * LANES, (g + 1) * LANES):
-                b = blocks[i]
-                if factor_a[i] or factor_b[i]:
-                    continue
-                level, away = add_rounded(
-                    rows_a,
-                    np.uint64(base * LANES + i % LANES),
-                    weight_a * block_steps_a[b],
-                    rows_b,
-                    column[i],
-                    weight_b * block_steps_b[b],
-                    steps,
-                    levels[b],
-                    rows,
-                )
+        for i in range(g * LANES, min(count, (g + 1) * LANES) if rounded else 0):
+            if factor_a[i] == 0:
+                block = blocks[i]
+                place = np.uint64(base * LANES + i % LANES)
+                step_a, step_b = weight_a * block_steps_a[block], weight_b * block_steps_b[block]
+                level, away = add_rounded(rows_a, place, step_a, rows_b, column[i], step_b, steps, levels[block], rows)
                 if level < 0:
                     return np.int64(-1)
-                if i < count:
-                    levels[b] = level
-                    lost[b] += away
-    for b in range(count):
-        stats[0] = max(stats[0], np.sqrt(lost[b]))
-        stats[1] += lost[b]
+                levels[block] = level
+                lost[block] += away
+        if (g + 1) * LANES > count:  # lanes without a block get what the last one has
+            last = count - 1 - g * LANES
+            for k in range(SIZE):
+                for lane in range(last + 1, LANES):
+                    rows[(base + k) * LANES + lane] = rows[(base + k) * LANES + last]
+    for block in range(count):
+        stats[0] = max(stats[0], np.sqrt(lost[block]))
+        stats[1] += lost[block]
     return write_record(rows, mask, group, levels, means, count, out, position)

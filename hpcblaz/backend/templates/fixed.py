@@ -149,8 +149,8 @@ def encode_fixed(
 ):
     """Encode tiles `start` to `stop` in place of their indices and scales; limit is r.
 
-    stats receives, for each tile, its largest error and its sum of squared errors, allowances for the rounding of
-    another backend included.
+    stats receives, for each tile, its largest error (allowances for the rounding of another backend included), its sum
+    of squared errors, and its sum of squared allowances.
     """
     v = np.empty(max(SIZE, 16) * LANES, REAL)
     c = np.empty(max(SIZE, 16) * LANES, REAL)
@@ -194,11 +194,12 @@ def encode_fixed(
             else:
                 transform_partial(r, w, region[8:12], matrices, 1)
             measure_error(v, r, error, square)
+            root = np.sqrt(np.float64(region_kept[0]))
             for lane in range(lanes):
-                slack = allowance * np.float64(largest[lane]) * np.sqrt(np.float64(region_kept[0]))
+                slack = allowance * np.float64(largest[lane]) * root
                 stats[tile, 0] = max(stats[tile, 0], np.float64(error[lane]) + slack)
-                norm = np.sqrt(np.float64(square[lane])) + np.sqrt(np.float64(cells)) * slack
-                stats[tile, 1] += norm * norm
+                stats[tile, 1] += np.float64(square[lane])
+                stats[tile, 2] += cells * slack * slack
 
 
 @njit
