@@ -180,7 +180,7 @@ def encode(
     limit = _record_limit(size)
     per_job = max(1, min(64, _SCRATCH_WORDS // limit))
     steps = np.ldexp(1.0, exponent + np.arange(LEVELS)).astype(numerics.dtype)
-    flat = x.reshape(-1)
+    flat = _read_only(x)
     stats = np.zeros((len(tiles), 3))
     sink = _Sink(len(tiles), limit * len(tiles))
 
@@ -257,7 +257,7 @@ def encode_fixed(
     module = numerics.kernel("fixed", "fixed")
     grid = numerics.grid
     stats = np.zeros((len(grid.tiles), 3))
-    flat = x.reshape(-1)
+    flat = _read_only(x)
 
     def work(start: int, stop: int) -> None:
         module.encode_fixed(
@@ -308,6 +308,18 @@ def decode(
     return out
 
 
+def _sum_tiles(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum over tiles, pairwise: NumPy does so along the contiguous axis only."""
+    return np.asarray(np.ascontiguousarray(rows.T).sum(axis=1))
+
+
+def _read_only(x: NDArray[Any]) -> NDArray[Any]:
+    """Return a flat view that kernels are compiled for once, whether the array may be written to or not."""
+    flat = x.reshape(-1).view()
+    flat.flags.writeable = False
+    return flat
+
+
 def total(blocks: Blocks, numerics: Numerics) -> float:
     """Return the sum of the decoded samples."""
     main, side, _, mean_step = blocks.operands
@@ -331,7 +343,7 @@ def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.flo
         module.moments(main, side, tiles, start, stop, steps, mean_step, numerics.roots, center, out)
 
     map_ranges(work, len(tiles), _MOMENT_TILES)
-    return np.asarray(out.sum(axis=0))
+    return _sum_tiles(out)
 
 
 def products(
@@ -350,7 +362,7 @@ def products(
         module.products(*a.operands, center_a, *b.operands, center_b, tiles, start, stop, numerics.roots, squares, out)
 
     map_ranges(work, len(tiles), _MOMENT_TILES)
-    return np.asarray(out.sum(axis=0))
+    return _sum_tiles(out)
 
 
 def block_moments(
@@ -439,7 +451,7 @@ def combine_fixed(
 def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | None:
     """Return the least and greatest value of a contiguous, non-empty array; None if not all are finite."""
     integer = np.int32 if numerics.dtype.itemsize == 4 else np.int64
-    bits = x.reshape(-1).view(integer)
+    bits = _read_only(x).view(integer)
     module = numerics.kernel("scan", "packed")
 
     def work(start: int, stop: int) -> tuple[int, int]:

@@ -39,10 +39,10 @@ def _every_lane(builder: Any, value: Any) -> Any:
 
 
 @intrinsic
-def zero_row(typingctx, rows, row):  # type: ignore[no-untyped-def]
+def zero_row(typingctx, rows, row):
     """Set a row to zero."""
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, values):
         _store(context, builder, signature.args[0], values[0], values[1], ir.Constant(_ROW, [0] * 16))
         return context.get_dummy_value()
 
@@ -50,10 +50,10 @@ def zero_row(typingctx, rows, row):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def unpack_row(typingctx, words, word, following, shift, unused, rows, row):  # type: ignore[no-untyped-def]
+def unpack_row(typingctx, words, word, following, shift, unused, rows, row):
     """Write the signed integers of ``32 - unused`` bits that begin at bit `shift` of two rows of words."""
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, values):
         words, word, following, shift, unused, rows, row = values
         kinds = signature.args
         down = _every_lane(builder, shift)
@@ -70,10 +70,10 @@ def unpack_row(typingctx, words, word, following, shift, unused, rows, row):  # 
 
 
 @intrinsic
-def append_row(typingctx, words, word, rows, row, mask, shift):  # type: ignore[no-untyped-def]
+def append_row(typingctx, words, word, rows, row, mask, shift):
     """Add the masked bits of a row to words, from bit `shift` on."""
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, values):
         words, word, rows, row, mask, shift = values
         kinds = signature.args
         bits = builder.and_(_load(context, builder, kinds[2], rows, row), _every_lane(builder, mask))
@@ -86,10 +86,10 @@ def append_row(typingctx, words, word, rows, row, mask, shift):  # type: ignore[
 
 
 @intrinsic
-def begin_row(typingctx, words, word, rows, row, mask, shift):  # type: ignore[no-untyped-def]
+def begin_row(typingctx, words, word, rows, row, mask, shift):
     """Write to words the masked bits of a row without their lowest `shift`."""
 
-    def generate(context, builder, signature, values):  # type: ignore[no-untyped-def]
+    def generate(context, builder, signature, values):
         words, word, rows, row, mask, shift = values
         kinds = signature.args
         bits = builder.and_(_load(context, builder, kinds[2], rows, row), _every_lane(builder, mask))

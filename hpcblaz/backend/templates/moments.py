@@ -18,11 +18,17 @@ CHUNK = min(16, SIZE)
 
 @njit(nogil=True, cache=True)
 def sums(main, side, start, stop, mean_step, roots):
-    """Return the sum of the samples of tiles `start` to `stop`; roots are the square roots of their block sizes."""
-    total = 0.0
+    """Return the sum of the samples of tiles `start` to `stop`; roots are the square roots of their block sizes.
+
+    What each addition rounds away is summed as well (Neumaier, 1974): the result does not suffer from many tiles.
+    """
+    total, lost = 0.0, 0.0
     for tile in range(start, stop):
-        total += sum_of_means(main, side, tile, mean_step) * roots[tile]
-    return total
+        value = sum_of_means(main, side, tile, mean_step) * roots[tile]
+        following = total + value
+        lost += (total - following) + value if abs(total) >= abs(value) else (value - following) + total
+        total = following
+    return total + lost
 
 
 @njit
