@@ -236,6 +236,8 @@ def encode_tile(
 def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance, steps, mean_level, out, sizes, stats):
     """Encode tiles `start` to `stop` one after the other into `out`.
 
+    The bytes depend on where a run of tiles begins: callers fix that, whatever the number of threads.
+
     Returns False if some block cannot hold the tolerance. sizes receives the words of each tile; stats its largest
     error, its sum of squared errors, and its sum of squared allowances.
     """
@@ -247,8 +249,8 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     lane_reals = np.zeros((10, LANES), REAL)
     lane_bits = np.zeros(LANES, INTEGER)
     position = np.int64(0)
+    guess[:] = steps[3]  # then each strip begins with what the strip before it took
     for t in range(start, stop):
-        guess[:] = steps[3]
         here = position
         position = encode_tile(
             x,
