@@ -34,7 +34,7 @@ from hpcblaz.fields.statistics import (
     wasserstein_distance,
 )
 from hpcblaz.fields.storage import load
-from hpcblaz.mpi import Layout
+from hpcblaz.mpi import Layout, scatter
 
 __all__ = [
     "BlockCodec",
@@ -57,6 +57,7 @@ __all__ = [
     "mean",
     "norm",
     "save",
+    "scatter",
     "standard_deviation",
     "structural_similarity",
     "total",

@@ -416,6 +416,40 @@ def communicator(comm: Any = None) -> Communicator:
     return Communicator(comm)
 
 
+def scatter(array: Any, layout: Layout, root: int = 0, dtype: npt.DTypeLike | None = None) -> npt.NDArray[Any]:
+    """Hand each rank of a layout its part of an array that one rank holds: `Communicator.scatter` of its communicator.
+
+    A collective call.
+
+    Parameters
+    ----------
+    array : array of shape `layout.global_shape`
+        Looked at on the root only; it is read part by part, so it can be a memory map or a dataset of a file.
+    layout : Layout
+    root : int, default 0
+        The rank that holds the array.
+    dtype : dtype, optional
+        To convert to, on the root. Default: the array's own.
+
+    Returns
+    -------
+    numpy.ndarray, shape `layout.local_shape`
+
+    Raises
+    ------
+    LayoutError, ShapeError, DtypeError
+        On every rank, if layout, array or dtype do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, hpcblaz as hb
+    >>> layout = hb.Layout((9, 8))
+    >>> hb.scatter(np.zeros((9, 8)), layout).shape
+    (9, 8)
+    """
+    return communicator(layout.comm).scatter(array, layout, root, dtype)
+
+
 def world() -> Communicator:
     """Return the communicator of all ranks that were started together.
 

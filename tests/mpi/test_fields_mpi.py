@@ -97,7 +97,7 @@ def test_gather_scatter_and_windows(comm: Communicator, case: oracles.Case) -> N
         expected = compress(x, case, None).decompress()
         for splits in splits_of(comm.size, case.ndim):
             layout = hb.Layout(shape, comm, block_shape=case.codec.block_shape, splits=splits)
-            part = comm.scatter(x if comm.rank == 0 else None, layout)
+            part = hb.scatter(x if comm.rank == 0 else None, layout)
             np.testing.assert_array_equal(part, layout.local(x))
             a = (
                 hb.compress(part, codec=case.codec, layout=layout)
