@@ -9,11 +9,12 @@ _FUSED = 16  # samples that one lane holds in registers at a time
 
 
 def transforms_source(kind: str, sides: tuple[int, int, int, int]) -> str:
-    """Return the source of a module with ``forward(v)`` and ``inverse(v)``.
+    """Return the source of a module with ``forward(samples, v)`` and ``inverse(v)``.
 
-    Both transform a strip in place: an array of ``prod(sides) * LANES`` values, blocks of `sides` in C order, with
-    the lanes (one block a lane) innermost. Neighbouring axes are transformed together while their samples fit
-    the registers, so that values are loaded and stored once for two axes of side 4.
+    The one writes the coefficients of a strip, the other transforms a strip in place. A strip is an array of
+    ``prod(sides) * LANES`` values, blocks of `sides` in C order, with the lanes (one block a lane) innermost.
+    Neighbouring axes are transformed together while their samples fit the registers, so that values are loaded and
+    stored once for two axes of side 4.
 
     Parameters
     ----------
@@ -33,7 +34,8 @@ def transforms_source(kind: str, sides: tuple[int, int, int, int]) -> str:
 
 
 def _function(name: str, kind: str, sides: tuple[int, ...], inverse: bool) -> str:
-    lines = ["@njit", f"def {name}(v):", f'    """Transform a strip of full blocks in place: {kind}, {sides}."""']
+    parameters = "v" if inverse else "samples, v"
+    lines = ["@njit", f"def {name}({parameters}):", f'    """Transform a strip of full blocks: {kind}, {sides}."""']
     axes = [axis for axis in reversed(range(4)) if sides[axis] > 1]
     if kind == "identity":
         axes = []
@@ -45,12 +47,16 @@ def _function(name: str, kind: str, sides: tuple[int, ...], inverse: bool) -> st
             stages.append([axis])
     if inverse:
         stages = [stage[::-1] for stage in reversed(stages)]
-    for stage in stages:
-        lines += _stage(stage, axes, kind, sides, inverse)
+    if not inverse and not stages:
+        lines += ["    for i in range(len(v)):", "        v[i] = samples[i]"]
+    for number, stage in enumerate(stages):
+        lines += _stage(stage, axes, kind, sides, inverse, "v" if number or inverse else "samples")
     return "\n".join(lines) + "\n"
 
 
-def _stage(stage: list[int], axes: list[int], kind: str, sides: tuple[int, ...], inverse: bool) -> list[str]:
+def _stage(
+    stage: list[int], axes: list[int], kind: str, sides: tuple[int, ...], inverse: bool, source: str
+) -> list[str]:
     strides = [math.prod(sides[axis + 1 :]) for axis in range(4)]
     lines = []
     indent = "    "
@@ -64,14 +70,14 @@ def _stage(stage: list[int], axes: list[int], kind: str, sides: tuple[int, ...],
     indent += "    "
     samples = list(itertools.product(*(range(sides[axis]) for axis in stage)))
 
-    def place(sample: tuple[int, ...]) -> str:
+    def place(array: str, sample: tuple[int, ...]) -> str:
         offset = sum(i * strides[axis] for i, axis in zip(sample, stage, strict=True))
-        return f"v[(base + {offset}) * LANES + lane]"
+        return f"{array}[(base + {offset}) * LANES + lane]"
 
     def name(sample: tuple[int, ...], step: int) -> str:
         return f"s{step}_" + "_".join(map(str, sample))
 
-    lines += [f"{indent}{name(sample, 0)} = {place(sample)}" for sample in samples]
+    lines += [f"{indent}{name(sample, 0)} = {place(source, sample)}" for sample in samples]
     for step, axis in enumerate(stage):
         others = itertools.product(*(range(1) if other == axis else range(sides[other]) for other in stage))
         for fixed in others:
@@ -80,4 +86,4 @@ def _stage(stage: list[int], axes: list[int], kind: str, sides: tuple[int, ...],
             outputs = [name(sample, step + 1) for sample in line]
             prefix = f"t{step}_" + "_".join(map(str, fixed)) + "_"
             lines += [indent + statement for statement in straight_line(kind, inputs, outputs, inverse, prefix)]
-    return lines + [f"{indent}{place(sample)} = {name(sample, len(stage))}" for sample in samples]
+    return lines + [f"{indent}{place('v', sample)} = {name(sample, len(stage))}" for sample in samples]

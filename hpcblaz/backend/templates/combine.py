@@ -13,7 +13,7 @@ from numba import njit
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
 from .constants import SIZE
-from .packing import ROWS, unpack_tile, write_record
+from .packing import ROWS, record_scratch, unpack_tile, write_record
 
 LIMIT = 2.0**30
 LEVELS = 16
@@ -217,4 +217,4 @@ def combine_tile(a, b, count, steps, mean_step, rows, out, position, stats):
     for block in range(count):
         stats[0] = max(stats[0], np.sqrt(lost[block]))
         stats[1] += lost[block]
-    return write_record(rows, mask, group, levels, means, count, out, position)
+    return write_record(rows, mask, group, levels, means, count, out, position, record_scratch())

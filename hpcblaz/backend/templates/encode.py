@@ -12,12 +12,12 @@ from hpcblaz.bodies.records import LANES, TILE, strips_of
 
 from .blocks import UNROLL, is_full, load_strip, measure_error, transform_partial
 from .constants import EXPONENT_BIAS, EXPONENT_MASK, FRACTION_BITS, INTEGER, REAL, SIZE
-from .packing import ROWS, pack_tile
+from .packing import ROWS, pack_tile, record_scratch
 from .transforms import forward, inverse
 
 INDEX_LIMIT = REAL(2.0**30)
 LEVELS = 16
-HOPEFUL = REAL(0.7)  # a block that uses less of the tolerance than this tries the next larger step
+HOPEFUL = REAL(0.65)  # a block that uses less of the tolerance than this tries the next larger step
 
 
 @njit
@@ -150,6 +150,7 @@ def encode_tile(
     guess,
     lane_reals,
     lane_bits,
+    record,
     stats,
 ):
     """Encode one tile at `position` of `out`; return the position after it, or -1 if no level holds the tolerance."""
@@ -170,10 +171,10 @@ def encode_tile(
     for strip in range(strips_of(count)):
         lanes = min(LANES, count - LANES * strip)
         load_strip(x, shape, region, first + LANES * strip, lanes, v, cell)
-        copy_rows(v, c)
         if full:
-            forward(c)
+            forward(v, c)
         else:
+            copy_rows(v, c)
             transform_partial(c, w, region[8:12], matrices, 0)
         measure_coefficients(c, largest, square)
         for lane in range(len(guess)):
@@ -229,7 +230,7 @@ def encode_tile(
         cost(exponents, lane_bits)
         for lane in range(LANES):
             key[LANES * strip + lane] = lane_bits[lane]
-    return pack_tile(q, key, levels, count, out, position, rows)
+    return pack_tile(q, key, levels, count, out, position, rows, record)
 
 
 @njit(nogil=True, cache=True)
@@ -248,6 +249,7 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     guess = np.empty(LANES, REAL)
     lane_reals = np.zeros((10, LANES), REAL)
     lane_bits = np.zeros(LANES, INTEGER)
+    record = record_scratch()
     position = np.int64(0)
     guess[:] = steps[3]  # then each strip begins with what the strip before it took
     for t in range(start, stop):
@@ -272,6 +274,7 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
             guess,
             lane_reals,
             lane_bits,
+            record,
             stats[t - start],
         )
         if position < 0:

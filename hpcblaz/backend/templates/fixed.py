@@ -173,11 +173,11 @@ def encode_fixed(
         for s in range(strips_of(count)):
             lanes = min(LANES, count - s * LANES)
             load_strip(x, shape, region, first + s * LANES, lanes, v, cell)
-            for i in range(SIZE * LANES):
-                c[i] = v[i]
             if full:
-                forward(c)
+                forward(v, c)
             else:
+                for i in range(SIZE * LANES):
+                    c[i] = v[i]
                 transform_partial(c, w, region[8:12], matrices, 0)
             largest_kept(c, region_kept, largest)
             find_scales(largest, limit, scale, to_index, step)

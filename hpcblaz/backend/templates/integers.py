@@ -7,7 +7,7 @@ from hpcblaz.bodies.bits import bit_length
 from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, header_limit, read_widths, strips_of
 
 from .constants import SIDE0, SIDE1, SIDE2, SIDE3, SIZE
-from .packing import ROWS, pack_tile, sum_of_means, unpack_tile
+from .packing import ROWS, pack_tile, record_scratch, sum_of_means, unpack_tile
 
 
 @njit
@@ -56,6 +56,7 @@ def implode(indices, block_levels, regions, tiles, start, stop, blocks, out, siz
     q = np.zeros(SIZE * TILE, np.int32)
     key = np.empty(TILE, np.int64)
     levels = np.zeros(TILE, np.int64)
+    scratch = record_scratch()
     position = np.int64(0)
     for tile in range(start, stop):
         region = regions[tiles[tile, 0]]
@@ -72,7 +73,7 @@ def implode(indices, block_levels, regions, tiles, start, stop, blocks, out, siz
             key[b] = cost
             levels[b] = block_levels[place]
         here = position
-        position = pack_tile(q, key, levels, count, out, position, rows)
+        position = pack_tile(q, key, levels, count, out, position, rows, scratch)
         sizes[tile - start] = position - here
     return True
 

@@ -19,7 +19,18 @@ WORTH_SORTING = 0.8
 
 
 @njit
-def pack_tile(q, key, levels, count, out, position, rows):
+def record_scratch():
+    """Return what write_record works with: bit widths of the rows, and the arrays of row_widths."""
+    return (
+        np.zeros(ROWS, np.int64),
+        np.empty(LANES * SIZE, np.uint32),
+        np.empty(8 * SIZE, np.uint32),
+        np.empty(SIZE, np.float64),
+    )
+
+
+@njit
+def pack_tile(q, key, levels, count, out, position, rows, scratch):
     """Sort the blocks of a tile by cost into groups, and write its record; return the position after it.
 
     q holds the integers by strip, coefficient and lane, in natural order; key the cost of each block.
@@ -40,10 +51,12 @@ def pack_tile(q, key, levels, count, out, position, rows):
         natural_cost += dearest
         most = max(most, dearest)
     if natural_cost == 0:
-        return write_record(rows, np.int64(0), group, levels, means, count, out, position)
+        return write_record(rows, np.int64(0), group, levels, means, count, out, position, scratch)
     # A stable counting sort of the costs, brought to 128 classes; class 0 has no coefficients at all
+    scale = (TILE - 1) / np.float64(most)
     for b in range(count):
-        key[b] = (key[b] * (TILE - 1) + most - 1) // most
+        key[b] = min(np.int64(np.ceil(scale * key[b])), TILE - 1)
+    for b in range(count):
         starts[key[b] + 1] += 1
     for i in range(TILE):
         starts[i + 1] += starts[i]
@@ -60,7 +73,7 @@ def pack_tile(q, key, levels, count, out, position, rows):
         for s in range(strips):
             copy_strip(q, s * SIZE * LANES, rows, STRIPS + s * SIZE, min(LANES, count - s * LANES))
             mask |= 1 << s
-        return write_record(rows, mask | NATURAL, group, levels, means, count, out, position)
+        return write_record(rows, mask | NATURAL, group, levels, means, count, out, position, scratch)
     empty = starts[1]
     for b in range(count):
         group[b] = starts[key[b]] // LANES
@@ -73,7 +86,7 @@ def pack_tile(q, key, levels, count, out, position, rows):
         if (s + 1) * LANES > empty:
             gather(q, column[s * LANES : (s + 1) * LANES], rows, STRIPS + s * SIZE)
             mask |= 1 << s
-    return write_record(rows, mask, group, levels, means, count, out, position)
+    return write_record(rows, mask, group, levels, means, count, out, position, scratch)
 
 
 @njit
@@ -88,7 +101,7 @@ def copy_strip(q, here, rows, base, lanes):
 
 
 @njit
-def write_record(rows, mask, group, levels, means, count, out, position):
+def write_record(rows, mask, group, levels, means, count, out, position, scratch):
     """Write the record of a tile whose blocks are in groups already; return the position after it.
 
     rows holds the integers of the groups of the mask (which may say NATURAL as well); for each block in natural order
@@ -98,10 +111,8 @@ def write_record(rows, mask, group, levels, means, count, out, position):
     strips = strips_of(count)
     lanes = min(count, LANES)
     start = position
-    widths = np.zeros(ROWS, np.int64)
-    folded = np.empty(LANES * SIZE, np.uint32)
-    halved = np.empty(8 * SIZE, np.uint32)
-    doubles = np.empty(SIZE, np.float64)
+    widths, folded, halved, doubles = scratch
+    widths[:] = 0
     total = np.int64(0)
     for s in range(strips):
         least, most = np.int64(means[s * LANES]), np.int64(means[s * LANES])
