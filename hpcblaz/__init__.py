@@ -13,15 +13,18 @@ True
 from hpcblaz import errors
 from hpcblaz._version import __version__
 from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.blockwise import (
+    BlockField,
+    block_mean,
+    block_standard_deviation,
+    block_variance,
+    wasserstein_distance,
+)
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import (
-    BlockField,
-    block_mean,
-    block_standard_deviation,
-    block_variance,
     cosine_similarity,
     covariance,
     dot,
@@ -31,7 +34,6 @@ from hpcblaz.fields.statistics import (
     structural_similarity,
     total,
     variance,
-    wasserstein_distance,
 )
 from hpcblaz.fields.storage import load
 from hpcblaz.mpi import Layout, scatter

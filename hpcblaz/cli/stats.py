@@ -7,7 +7,7 @@ from typing import Any
 
 from hpcblaz.cli.console import Console, add_target, integers, number, payload_bytes, read_field, seconds
 from hpcblaz.errors import CodecError
-from hpcblaz.fields import statistics
+from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.scalars import CertifiedFloat
 from hpcblaz.mpi import Communicator, world
@@ -30,7 +30,7 @@ _TWO: dict[str, Callable[[CompressedArray, CompressedArray], CertifiedFloat]] = 
     "covariance": statistics.covariance,
     "cosine_similarity": statistics.cosine_similarity,
     "structural_similarity": statistics.structural_similarity,
-    "wasserstein_distance": statistics.wasserstein_distance,
+    "wasserstein_distance": blockwise.wasserstein_distance,
     "norm_of_difference": _norm_of_difference,
 }
 

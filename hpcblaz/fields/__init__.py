@@ -6,14 +6,16 @@
     CompressedArray: values, arithmetic and statistics as methods.
 ``codec``
     ToleranceCodec and BlockCodec.
-``statistics``, ``arithmetic``
-    Operations on coefficients.
+``arithmetic``, ``statistics``, ``blockwise``
+    Operations on coefficients; ``moments`` are the sums that statistics are made of.
 ``certificates``, ``scalars``
     Bounds, and floats that carry them.
 ``window``
     Basic indices.
 ``saving``, ``storage``
     To files and from files; ``fileformat`` is their header, ``regroup`` brings blocks to other ranks.
+``benchmark``, ``timing``, ``peers``, ``processes``, ``sample_fields``
+    What ``hpcblaz bench fields`` measures, on what, and against what.
 ``readers``, ``atomic``
     Plain arrays in files, and files that are written whole or not at all.
 """

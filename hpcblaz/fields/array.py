@@ -1,7 +1,6 @@
 """CompressedArray: a field that stays compressed."""
 
 import math
-import numbers
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,12 +12,12 @@ from numpy.typing import DTypeLike, NDArray
 
 from hpcblaz.backend import cpu
 from hpcblaz.backend.cpu import Blocks, Numerics
-from hpcblaz.errors import DtypeError, ShapeError, UnsupportedOperationError
-from hpcblaz.fields import arithmetic, statistics
+from hpcblaz.errors import DtypeError, UnsupportedOperationError
+from hpcblaz.fields import arithmetic, blockwise, statistics
+from hpcblaz.fields.blockwise import BlockField
 from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec, half_unit
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
-from hpcblaz.fields.statistics import BlockField
 from hpcblaz.fields.window import Window
 from hpcblaz.mpi import Communicator, Layout, communicator
 
@@ -367,23 +366,12 @@ class CompressedArray:
 
     def block_mean(self) -> BlockField:
         """Return the mean of each block of this rank: a coarse field."""
-        return statistics.block_mean(self)
+        return blockwise.block_mean(self)
 
     def block_variance(self) -> BlockField:
         """Return the variance within each block of this rank."""
-        return statistics.block_variance(self)
+        return blockwise.block_variance(self)
 
     def block_std(self) -> BlockField:
         """Return the standard deviation within each block of this rank."""
-        return statistics.block_standard_deviation(self)
-
-
-def is_scalar(value: Any) -> bool:
-    """Say whether a value is a real number."""
-    return isinstance(value, (numbers.Real, np.number)) or (isinstance(value, np.ndarray) and value.ndim == 0)
-
-
-def check_same_shape(a: CompressedArray, b: CompressedArray) -> None:
-    """Raise ShapeError unless two arrays have one shape."""
-    if a.shape != b.shape:
-        raise ShapeError(f"expected two arrays of one shape, got {a.shape} and {b.shape}: there is no broadcasting")
+        return blockwise.block_standard_deviation(self)

@@ -1,0 +1,204 @@
+"""Sums over the cells of one or two arrays, over all ranks, and how exact they are: what statistics are made of."""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hpcblaz.backend import cpu
+from hpcblaz.errors import ShapeError, UnsupportedOperationError
+from hpcblaz.fields.arithmetic import check_partners, is_array
+from hpcblaz.fields.certificates import UNIT, mean_error
+from hpcblaz.fields.codec import UNIT_ROUNDOFF
+from hpcblaz.fields.scalars import CertifiedFloat
+
+if TYPE_CHECKING:
+    from hpcblaz.fields.array import CompressedArray
+
+_STREAM_CELLS = 1 << 20  # cells decoded at a time where coefficients cannot be used
+_SEQUENTIAL = 256  # double precision: most additions in a row, products included
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over the cells of one or two fields: number, means, and centred sums of squares and of products."""
+
+    n: float
+    mean_a: float = 0.0
+    square_a: float = 0.0
+    mean_b: float = 0.0
+    square_b: float = 0.0
+    product: float = 0.0
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Return the moments of both sets of cells (Chan, Golub and LeVeque, 1983)."""
+        if self.n == 0 or other.n == 0:
+            return other if self.n == 0 else self
+        n = self.n + other.n
+        weight = self.n * other.n / n
+        da, db = other.mean_a - self.mean_a, other.mean_b - self.mean_b
+        return Moments(
+            n,
+            self.mean_a + da * other.n / n,
+            self.square_a + other.square_a + weight * da * da,
+            self.mean_b + db * other.n / n,
+            self.square_b + other.square_b + weight * db * db,
+            self.product + other.product + weight * da * db,
+        )
+
+    @property
+    def norm_a(self) -> float:
+        """2-norm of the first field."""
+        return math.sqrt(self.square_a + self.n * (self.mean_a * self.mean_a))
+
+    @property
+    def norm_b(self) -> float:
+        """2-norm of the second field."""
+        return math.sqrt(self.square_b + self.n * (self.mean_b * self.mean_b))
+
+    @property
+    def dot(self) -> float:
+        """Inner product of both fields."""
+        return self.product + self.n * self.mean_a * self.mean_b
+
+    @property
+    def std_a(self) -> float:
+        """Standard deviation of the first field."""
+        return math.sqrt(self.square_a / self.n)
+
+    @property
+    def std_b(self) -> float:
+        """Standard deviation of the second field."""
+        return math.sqrt(self.square_b / self.n)
+
+
+def check_array(a: Any, name: str) -> None:
+    """Raise UnsupportedOperationError unless an operand is a compressed array."""
+    if not is_array(a):
+        raise UnsupportedOperationError(
+            f"expected {name} to be a CompressedArray, got {type(a).__name__}: compress it first with hb.compress"
+        )
+
+
+def check_not_empty(a: "CompressedArray", what: str) -> None:
+    """Raise ShapeError if an array has no values."""
+    if a.size == 0:
+        raise ShapeError(f"expected an array with values for its {what}, got shape {a.shape}")
+
+
+def relative_rounding(*arrays: "CompressedArray") -> float:
+    """Return the relative rounding of sums of squares or products, with respect to the sum of their magnitudes."""
+    precision = "float64" if any(a._numerics.precision == "float64" for a in arrays) else "float32"
+    return 20 * UNIT_ROUNDOFF[precision] + _SEQUENTIAL * UNIT
+
+
+def certified(value: float, bound: float, *arrays: "CompressedArray") -> CertifiedFloat:
+    """Return an answer made of squares or products, without a bound where those could leave double precision."""
+    for a in arrays:
+        largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
+        payload = largest / abs(a._factor) if a._factor else largest
+        if largest and not (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450):
+            return CertifiedFloat(value, math.inf)
+    return CertifiedFloat(value, bound)
+
+
+def value_rounding(a: "CompressedArray") -> float:
+    """Return how far rounding can move a mean."""
+    return 16 * UNIT * (a._magnitude + a._field_error.max_abs + abs(a._offset))
+
+
+def moments_of(a: "CompressedArray", means_only: bool = False) -> Moments:
+    """Return the moments of a whole array; with `means_only` its sum of squares is left at 0."""
+    n = a._numerics.grid.size
+    local = Moments(0.0)
+    if n and has_means(a):
+        center = cpu.total(a._blocks, a._numerics) / n
+        square = 0.0
+        if not means_only:
+            _, means, rest = cpu.moments(a._blocks, a._numerics, center)
+            square = a._factor * (a._factor * float(means + rest))
+        local = Moments(float(n), a._factor * center + a._offset, square)
+    elif n:
+        local = _stream(a, None)
+    return _merge(a, local)
+
+
+def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -> Moments:
+    """Return the moments of two whole arrays; without `squares` their own sums of squares may be left at 0."""
+    with a._comm.together():
+        check_array(b, "b")
+        check_partners(a, b)
+    n = a._numerics.grid.size
+    local = Moments(0.0)
+    if n and _can_meet(a, b):
+        numerics = a._numerics if a._numerics.precision == "float64" else b._numerics
+        center_a, center_b = cpu.total(a._blocks, a._numerics) / n, cpu.total(b._blocks, b._numerics) / n
+        sums = cpu.products(a._blocks, center_a, b._blocks, center_b, numerics, squares)
+        local = Moments(
+            float(n),
+            a._factor * center_a + a._offset,
+            a._factor * (a._factor * float(sums[2] + sums[5])),
+            b._factor * center_b + b._offset,
+            b._factor * (b._factor * float(sums[3] + sums[6])),
+            a._factor * (b._factor * float(sums[4] + sums[7])),
+        )
+    elif n:
+        local = _stream(a, b)
+    return _merge(a, local)
+
+
+def _merge(a: "CompressedArray", local: Moments) -> Moments:
+    if a.layout is None:
+        return local
+    rows = a._comm.allgather(
+        np.array([local.n, local.mean_a, local.square_a, local.mean_b, local.square_b, local.product])
+    )
+    whole = Moments(0.0)
+    for row in rows:
+        whole = whole.merge(Moments(*map(float, row)))
+    return whole
+
+
+def has_means(a: "CompressedArray") -> bool:
+    """Say whether coefficient 0 of a block stands for its mean."""
+    return a.codec.transform != "identity"
+
+
+def _can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
+    """Say whether the coefficients of two arrays can be multiplied: one grid, one transform, one form."""
+    return (
+        has_means(a)
+        and a._blocks.form == b._blocks.form
+        and (a.codec.block_shape, a.codec.transform) == (b.codec.block_shape, b.codec.transform)
+    )
+
+
+def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
+    """Decode slabs of one or two local arrays and sum them in double precision."""
+    shape = a._numerics.grid.shape
+    side = math.lcm(a._numerics.grid.block_shape[0], b._numerics.grid.block_shape[0] if b is not None else 1)
+    rows = max(1, _STREAM_CELLS // (side * max(1, math.prod(shape[1:])))) * side
+    whole = Moments(0.0)
+    for start in range(0, shape[0], rows):
+        low, high = (start,) + (0,) * (len(shape) - 1), (min(shape[0], start + rows), *shape[1:])
+        x = decode_window(a, low, high)
+        y = x if b is None else decode_window(b, low, high)
+        mx, my = float(x.mean()), float(y.mean())
+        dx, dy = (x - mx).ravel(), (y - my).ravel()
+        whole = whole.merge(
+            Moments(float(x.size), mx, float((dx * dx).sum()), my, float((dy * dy).sum()), float((dx * dy).sum()))
+        )
+    return whole
+
+
+def decode_window(a: "CompressedArray", low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the values of the local array between two cells, in double precision."""
+    payload = cpu.decode(a._blocks, a._numerics, 1.0, 0.0, low, high).astype(np.float64)
+    return payload * a._factor + a._offset
+
+
+def delta_of(a: "CompressedArray") -> float:
+    """Return the bound of the root mean square of an array's errors."""
+    return mean_error(a._field_error.max_abs, a._field_error.l2, a.size)
