@@ -178,7 +178,7 @@ def encode(
     tiles = grid.tiles
     size = grid.block_size
     limit = _record_limit(size)
-    per_job = max(1, min(64, _SCRATCH_WORDS // limit))  # never of the threads: jobs decide where searches begin
+    per_job = max(1, min(64, _SCRATCH_WORDS // limit))
     steps = np.ldexp(1.0, exponent + np.arange(LEVELS)).astype(numerics.dtype)
     flat = _read_only(x)
     stats = np.zeros((len(tiles), 3))

@@ -17,7 +17,7 @@ from .transforms import forward, inverse
 
 INDEX_LIMIT = REAL(2.0**30)
 LEVELS = 16
-HOPEFUL = REAL(0.65)  # a block that uses less of the tolerance than this tries the next larger step
+HOPEFUL = REAL(0.7)  # a block that uses less of the tolerance than this tries the next larger step
 
 
 @njit
@@ -211,7 +211,6 @@ def encode_tile(
         refusals = 0
         for lane in range(len(guess)):
             refusals += 1 if accepted[lane] == REAL(0) else 0
-            guess[lane] = accepted[lane]
             inverse_step[lane] = REAL(1) / accepted[lane]
             step[lane] = accepted[lane] * inverse_least_step
         if refusals:
@@ -237,8 +236,6 @@ def encode_tile(
 def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance, steps, mean_level, out, sizes, stats):
     """Encode tiles `start` to `stop` one after the other into `out`.
 
-    The bytes depend on where a run of tiles begins: callers fix that, whatever the number of threads.
-
     Returns False if some block cannot hold the tolerance. sizes receives the words of each tile; stats its largest
     error, its sum of squared errors, and its sum of squared allowances.
     """
@@ -251,7 +248,9 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     lane_bits = np.zeros(LANES, INTEGER)
     record = record_scratch()
     position = np.int64(0)
-    guess[:] = steps[3]  # then each strip begins with what the strip before it took
+    # Every search begins at one level: what a block takes must not depend on its neighbours, or fields split over other
+    # numbers of ranks would differ
+    guess[:] = steps[3]
     for t in range(start, stop):
         here = position
         position = encode_tile(
