@@ -11,6 +11,7 @@ __all__ = [
     "CodecError",
     "CommunicatorError",
     "ConfigurationError",
+    "DeviceError",
     "DtypeError",
     "FileFormatError",
     "HpcblazError",
@@ -80,6 +81,10 @@ class PeerError(HpcblazError, RuntimeError):
 
 class ConfigurationError(HpcblazError, ValueError):
     """An environment variable or a setting of hpcblaz has a value that makes no sense."""
+
+
+class DeviceError(HpcblazError, RuntimeError):
+    """A GPU that is asked for cannot be used: there is none, or it does not do what is needed."""
 
 
 class MissingDependencyError(HpcblazError, ImportError):

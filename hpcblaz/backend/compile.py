@@ -1,17 +1,19 @@
 """Kernels compiled once: specialised copies of the templates, in a cache that cannot go stale.
 
-The kernel templates in ``hpcblaz/backend/templates`` are written for one block shape, transform, precision and form,
-named in two generated modules (constants and transforms). A specialised copy is written into the cache folder,
-and Numba keeps the machine code beside it. The folder's name is a hash of every source that a kernel is made
-of, of the versions of Python, NumPy, Numba and llvmlite, and of the processor: when any of them changes, another
-folder is used. It lies in the first of ``HPCBLAZ_CACHE_DIR``, ``NUMBA_CACHE_DIR``, ``XDG_CACHE_HOME/hpcblaz`` and
-``~/.cache/hpcblaz`` that is set; the folder must belong to the user alone, since code is executed from it.
+The kernel templates in ``hpcblaz/backend/templates`` (and ``cuda_templates``) are written for one block shape,
+transform, precision and form, named in two generated modules (constants, and transforms or columns). A specialised
+copy is written into the cache folder, and the machine code is kept beside it. The folder's name is a hash of every
+source that a kernel is made of, of the versions of Python, NumPy, Numba and llvmlite, and of the processor: when any of
+them changes, another folder is used. It lies in the first of ``HPCBLAZ_CACHE_DIR``, ``NUMBA_CACHE_DIR``,
+``XDG_CACHE_HOME/hpcblaz`` and ``~/.cache/hpcblaz`` that is set; the folder must belong to the user alone, since code is
+executed from it.
 """
 
 import atexit
 import hashlib
 import importlib
 import importlib.util
+import math
 import os
 import platform
 import shutil
@@ -29,18 +31,25 @@ import numba
 import numpy as np
 
 from hpcblaz import bodies
-from hpcblaz.backend.generate import transforms_source
+from hpcblaz.backend.generate import columns_source, transforms_source
+from hpcblaz.bodies.records import TILE
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_CUDA_TEMPLATES = Path(__file__).parent / "cuda_templates"
 _PRECISIONS = {
-    "float32": "np.float32\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int32, 23, 255, 126",
-    "float64": "np.float64\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int64, 52, 2047, 1022",
+    "float32": "np.float32\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int32, 23, 255, 126\n"
+    "LEAST_SCALE = REAL(1e-33)",
+    "float64": "np.float64\nINTEGER, FRACTION_BITS, EXPONENT_MASK, EXPONENT_BIAS = np.int64, 52, 2047, 1022\n"
+    "LEAST_SCALE = REAL(1e-290)",
 }
+_IN_REGISTERS = 64  # cells of a block that a GPU thread holds in registers
 _lock = threading.RLock()
 
+Sides = tuple[int, int, int, int]
 
-def kernel(template: str, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> ModuleType:
-    """Return the specialised copy of a template.
+
+def kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> ModuleType:
+    """Return the specialised copy of a template for the CPU.
 
     Parameters
     ----------
@@ -65,13 +74,78 @@ def kernel(template: str, sides: tuple[int, int, int, int], transform: str, prec
 
 
 @cache
-def _kernel(template: str, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> ModuleType:
+def _kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> ModuleType:
     name = f"{transform}_{'x'.join(map(str, sides))}_{precision}_{form}"
+    generated = {
+        "constants": _constants(sides, transform, precision, form),
+        "transforms": transforms_source(transform, sides),
+    }
+    return _module(template, name, _TEMPLATES, generated)
+
+
+def cuda_kernel(
+    template: str, sides: Sides, transform: str, precision: str, form: str, in_registers: bool
+) -> ModuleType:
+    """Return the specialised copy of a template for the GPU: functions that are not compiled yet.
+
+    Parameters
+    ----------
+    template : str
+        Name of a module of ``hpcblaz/backend/cuda_templates``.
+    sides, transform, precision, form
+        As for :func:`kernel`.
+    in_registers : bool
+        A thread holds its block in registers, of full blocks that are small enough; otherwise in device memory.
+
+    Returns
+    -------
+    module
+        Its functions are the template's.
+    """
+    with _lock:
+        return _cuda_kernel(template, sides, transform, precision, form, in_registers)
+
+
+def fits_registers(sides: Sides) -> bool:
+    """Say whether a GPU thread can hold a block in registers."""
+    return math.prod(sides) <= _IN_REGISTERS
+
+
+@cache
+def _cuda_kernel(
+    template: str, sides: Sides, transform: str, precision: str, form: str, in_registers: bool
+) -> ModuleType:
+    place = "registers" if in_registers else "memory"
+    name = f"cuda_{transform}_{'x'.join(map(str, sides))}_{precision}_{form}_{place}"
+    # Columns of a tile in shared memory are apart by so much that threads which load neighbouring cells of a few blocks
+    # meet different banks
+    stride = TILE + 32 // sides[3] if in_registers else TILE
+    constants = (
+        f"from numba import {precision} as KIND, int{precision[5:]} as INTEGER_KIND\n\n"
+        f"IN_REGISTERS = {in_registers}\nSTRIDE = {stride}\nSHIFT3 = {sides[3].bit_length() - 1}\n"
+    )
+    generated = {
+        "constants": _constants(sides, transform, precision, form) + constants,
+        "columns": columns_source(transform, sides, in_registers),
+    }
+    return _module(template, name, _CUDA_TEMPLATES, generated)
+
+
+def _constants(sides: Sides, transform: str, precision: str, form: str) -> str:
+    return (
+        '"""Generated: what this copy of the templates is for."""\n\nimport numpy as np\n\n'
+        f"SIDE0, SIDE1, SIDE2, SIDE3 = {sides}\nSIZE = {math.prod(sides)}\nREAL = {_PRECISIONS[precision]}\n"
+        f"FORM = {form!r}\nTRANSFORM = {transform!r}\n"
+    )
+
+
+def _module(template: str, name: str, templates: Path, generated: dict[str, str]) -> ModuleType:
+    """Return a module of a package of specialised copies, which is written and imported if need be."""
     package = f"hpcblaz_kernels_{_source_hash()[:16]}_{name}"
     if package not in sys.modules:
         folder = _folder() / name
         if not folder.is_dir():
-            _write(folder, sides, transform, precision, form)
+            _write(folder, templates, generated)
         location = importlib.util.spec_from_file_location(
             package, folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
@@ -83,19 +157,13 @@ def _kernel(template: str, sides: tuple[int, int, int, int], transform: str, pre
     return importlib.import_module(f"{package}.{template}")
 
 
-def _write(folder: Path, sides: tuple[int, int, int, int], transform: str, precision: str, form: str) -> None:
-    size = sides[0] * sides[1] * sides[2] * sides[3]
-    constants = (
-        '"""Generated: what this copy of the templates is for."""\n\nimport numpy as np\n\n'
-        f"SIDE0, SIDE1, SIDE2, SIDE3 = {sides}\nSIZE = {size}\nREAL = {_PRECISIONS[precision]}\n"
-        f"FORM = {form!r}\nTRANSFORM = {transform!r}\n"
-    )
+def _write(folder: Path, templates: Path, generated: dict[str, str]) -> None:
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
     try:
-        for template in _TEMPLATES.glob("*.py"):
+        for template in templates.glob("*.py"):
             shutil.copyfile(template, temporary / template.name)
-        (temporary / "constants.py").write_text(constants)
-        (temporary / "transforms.py").write_text(transforms_source(transform, sides))
+        for module, source in generated.items():
+            (temporary / f"{module}.py").write_text(source)
         (temporary / "__init__.py").write_text("")
         try:
             temporary.rename(folder)
@@ -109,7 +177,7 @@ def _write(folder: Path, sides: tuple[int, int, int, int], transform: str, preci
 @cache
 def _source_hash() -> str:
     digest = hashlib.sha256()
-    for folder in (_TEMPLATES, Path(bodies.__file__).parent, Path(__file__).parent):
+    for folder in (_TEMPLATES, _CUDA_TEMPLATES, Path(bodies.__file__).parent, Path(__file__).parent):
         for source in sorted(folder.glob("*.py")):
             digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     processor = llvmlite.binding.get_host_cpu_name() + llvmlite.binding.get_host_cpu_features().flatten()

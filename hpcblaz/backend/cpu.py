@@ -6,138 +6,40 @@ live with MPI and with other thread pools, and give every tile its own result, s
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend.blocks import BlockGrid
-from hpcblaz.backend.compile import kernel
+from hpcblaz.backend import gpu
+from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks, Progress
 from hpcblaz.backend.threads import map_ranges, thread_count
-from hpcblaz.bodies.records import LANES, TILE, header_limit
-from hpcblaz.bodies.transforms import matrix
+from hpcblaz.bodies.records import TILE, header_limit
+from hpcblaz.bodies.steps import LEVELS
 
-LEVELS = 16  # steps that a block can choose from
 _SCRATCH_WORDS = 1 << 20  # a round of encoding keeps about this many words a thread
-_SPARE_WORDS = 2 * LANES  # the last lanes of a payload may be read past their end
 _MOMENT_TILES = 64  # fewer tiles than this are not worth another thread
 
-Progress = Callable[[int, int], None]
+
+def array_module() -> ModuleType:
+    """Return NumPy."""
+    return np
 
 
-@dataclass(frozen=True)
-class Numerics:
-    """How blocks are computed with: the grid, the transform, and the precision ('float32' or 'float64')."""
-
-    grid: BlockGrid
-    transform: str
-    precision: str
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The NumPy type of the precision."""
-        return np.dtype(self.precision)
-
-    @cached_property
-    def matrices(self) -> NDArray[Any]:
-        """The transform of every length, shape (17, 16, 16)."""
-        stack = np.zeros((17, 16, 16), self.dtype)
-        for n in range(1, 17):
-            stack[n, :n, :n] = matrix(self.transform, n)
-        return stack
-
-    @cached_property
-    def roots(self) -> NDArray[np.float64]:
-        """Square root of the cells a block, for each tile."""
-        return np.sqrt(self.grid.block_cells.astype(np.float64))
-
-    def kernel(self, template: str, form: str) -> Any:
-        """Return a template specialised for these numerics."""
-        return kernel(template, self.grid.sides, self.transform, self.precision, form)
+def asarray(x: Any) -> NDArray[Any]:
+    """Return an array in host memory, wherever it was."""
+    return gpu.asnumpy(x) if gpu.is_device_array(x) else np.asarray(x)
 
 
-@dataclass(frozen=True)
-class PackedBlocks:
-    """Tiles as packed records.
-
-    Parameters
-    ----------
-    words : numpy.ndarray
-        uint32; the records one after the other, and some spare words.
-    offsets : numpy.ndarray
-        int64, shape (tiles + 1,): where each record begins.
-    exponent : int
-        The step of level 0 is 2**exponent.
-    mean_exponent : int
-        The step of coefficient 0 is 2**mean_exponent.
-    """
-
-    words: NDArray[np.uint32]
-    offsets: NDArray[np.int64]
-    exponent: int
-    mean_exponent: int
-    form = "packed"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the payload."""
-        return self.words.nbytes + self.offsets.nbytes
-
-    @property
-    def steps(self) -> NDArray[np.float64]:
-        """The steps of all levels."""
-        return np.ldexp(1.0, self.exponent + np.arange(LEVELS))
-
-    @property
-    def mean_step(self) -> float:
-        """The step of coefficient 0."""
-        return math.ldexp(1.0, self.mean_exponent)
-
-    @property
-    def operands(self) -> tuple[Any, Any, NDArray[np.float64], float]:
-        """What kernels take: main, side, steps, mean_step."""
-        return self.words, self.offsets, self.steps, self.mean_step
+def asnumpy(x: Any) -> NDArray[Any]:
+    """Return an array in host memory, where it is."""
+    return np.asarray(x)
 
 
-@dataclass(frozen=True)
-class FixedBlocks:
-    """Tiles as indices of fixed width with a scale a block; see templates/fixed.py.
-
-    Parameters
-    ----------
-    indices : numpy.ndarray
-        int8, int16 or int32.
-    scales : numpy.ndarray
-        float32 or float64, one a block.
-    starts, kept : numpy.ndarray
-        Where tiles begin, and which coefficients are kept in each region.
-    """
-
-    indices: NDArray[Any]
-    scales: NDArray[Any]
-    starts: NDArray[np.int64]
-    kept: NDArray[np.int64]
-    form = "fixed"
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the payload."""
-        return self.indices.nbytes + self.scales.nbytes
-
-    @property
-    def limit(self) -> int:
-        """The largest index, r."""
-        return int(np.iinfo(self.indices.dtype).max)
-
-    @property
-    def operands(self) -> tuple[Any, Any, NDArray[np.float64], float]:
-        """What kernels take: main, side, steps, mean_step."""
-        return self.indices, (self.scales, self.starts, self.kept), np.full(1, 1.0 / self.limit), 1.0 / self.limit
-
-
-Blocks = PackedBlocks | FixedBlocks
+def zeros(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of zeros."""
+    return np.zeros(count, dtype)
 
 
 def encode(
@@ -208,7 +110,7 @@ class _Sink:
     """
 
     def __init__(self, tiles: int, capacity: int) -> None:
-        self._payload = np.empty(capacity + _SPARE_WORDS, np.uint32)
+        self._payload = np.empty(capacity + SPARE_WORDS, np.uint32)
         self.offsets = np.zeros(tiles + 1, np.int64)
         self._tiles = tiles
 
@@ -245,8 +147,8 @@ class _Sink:
     def words(self) -> NDArray[np.uint32]:
         """Return the payload, cut to its size; the rest of the reserved memory is given back."""
         used = int(self.offsets[-1])
-        self._payload[used : used + _SPARE_WORDS] = 0
-        self._payload.resize(used + _SPARE_WORDS, refcheck=False)
+        self._payload[used : used + SPARE_WORDS] = 0
+        self._payload.resize(used + SPARE_WORDS, refcheck=False)
         return self._payload
 
 
@@ -508,11 +410,11 @@ def from_integers(
 def is_sound(blocks: PackedBlocks, numerics: Numerics) -> bool:
     """Say whether records that come from outside can be read without leaving them."""
     tiles = numerics.grid.tiles
-    if blocks.offsets.shape != (len(tiles) + 1,) or len(blocks.words) < _SPARE_WORDS:
+    if blocks.offsets.shape != (len(tiles) + 1,) or len(blocks.words) < SPARE_WORDS:
         return False
     return bool(numerics.kernel("integers", "packed").is_sound(blocks.words, blocks.offsets, tiles))
 
 
 def _record_limit(size: int) -> int:
     """Return the greatest number of words of a record of blocks of `size` cells, spare words included."""
-    return int(header_limit(TILE, size)) + TILE * (size + 2) + 2 * _SPARE_WORDS
+    return int(header_limit(TILE, size)) + TILE * (size + 2) + 2 * SPARE_WORDS

@@ -16,6 +16,16 @@ def bit_length(value):
 
 
 @register_jitable
+def bit_count(word):
+    """Return how many bits of a uint32 are set."""
+    n = np.int64(word)
+    n -= (n >> 1) & 0x55555555
+    n = (n & 0x33333333) + ((n >> 2) & 0x33333333)
+    n = (n + (n >> 4)) & 0x0F0F0F0F
+    return ((n * 0x01010101) >> 24) & 255
+
+
+@register_jitable
 def magnitude_bits(value):
     """Return a uint32 whose bit length is that of a two's complement value, a uint32, without its sign bit."""
     return np.uint32(value ^ np.uint32(np.int32(value) >> np.int32(31)))
@@ -37,6 +47,19 @@ def shift_left(word, count):
 def shift_right(word, count):
     """Return a uint32 shifted right by 0 to 31."""
     return np.uint32(np.uint32(word) >> np.uint32(count & 31))
+
+
+@register_jitable
+def two_words(low, high, shift):
+    """Return the 32 bits that begin at bit `shift`, 0 to 31, of two uint32."""
+    return np.uint32(shift_right(low, shift) | shift_left(shift_left(high, 1), 31 - shift))
+
+
+@register_jitable
+def fold(value):
+    """Return a uint32 whose bit length is the width of an int32 in two's complement, 0 for 0."""
+    word = np.uint32(np.int64(value) & 0xFFFFFFFF)
+    return np.uint32(shift_left(word, 1) ^ np.uint32(0xFFFFFFFF if value < 0 else 0))
 
 
 @register_jitable

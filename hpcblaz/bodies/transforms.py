@@ -88,7 +88,9 @@ def depth(kind: str, n: int) -> int:
     return {2: 3, 4: 4, 8: 6, 16: 10}[n]
 
 
-def straight_line(kind: str, inputs: list[str], outputs: list[str], inverse: bool, prefix: str) -> list[str]:
+def straight_line(
+    kind: str, inputs: list[str], outputs: list[str], inverse: bool, prefix: str, product: str = "{} * {}"
+) -> list[str]:
     """Return assignments that compute a transform of length 1, 2, 4, 8 or 16.
 
     Parameters
@@ -101,6 +103,9 @@ def straight_line(kind: str, inputs: list[str], outputs: list[str], inverse: boo
         Coefficients to samples instead of samples to coefficients.
     prefix : str
         Beginning of the temporary names.
+    product : str
+        How a product of two expressions is written. A backend that would contract a product and a sum into one
+        operation, of one rounding, names a function here that it leaves alone.
 
     Returns
     -------
@@ -117,13 +122,16 @@ def straight_line(kind: str, inputs: list[str], outputs: list[str], inverse: boo
         statements.append(f"{prefix}{count} = {expression}")
         return f"{prefix}{count}"
 
+    def times(weight: float, value: str) -> str:
+        return product.format(_constant(weight), value)
+
     def combine(weights, values) -> str:
-        return " + ".join(f"{_constant(w)} * {v}" for w, v in zip(weights, values, strict=True))
+        return " + ".join(times(w, v) for w, v in zip(weights, values, strict=True))
 
     def dct(x: list[str], scale: float) -> list[str]:
         n = len(x)
         if n == 1:
-            return [f"{_constant(scale)} * {x[0]}"]
+            return [times(scale, x[0])]
         half = n // 2
         sums = [name(f"{x[i]} + {x[n - 1 - i]}") for i in range(half)]
         differences = [name(f"{x[i]} - {x[n - 1 - i]}") for i in range(half)]
@@ -136,12 +144,12 @@ def straight_line(kind: str, inputs: list[str], outputs: list[str], inverse: boo
     def inverse_dct(y: list[str], scale: float) -> list[str]:
         n = len(y)
         if n == 1:
-            return [f"{_constant(scale)} * {y[0]}"]
+            return [times(scale, y[0])]
         half = n // 2
         if n == 2:
             a, b = y
-            weight = _constant(scale * math.sqrt(0.5))
-            return [f"{weight} * ({a} + {b})", f"{weight} * ({a} - {b})"]
+            weight = scale * math.sqrt(0.5)
+            return [times(weight, f"({a} + {b})"), times(weight, f"({a} - {b})")]
         even = [name(e) for e in inverse_dct(y[0::2], scale * math.sqrt(0.5))]
         weights = matrix("dct", n)[1::2, :half] * scale
         odd = [name(combine(weights[:, i], y[1::2])) for i in range(half)]
@@ -150,19 +158,19 @@ def straight_line(kind: str, inputs: list[str], outputs: list[str], inverse: boo
     def haar(x: list[str]) -> list[str]:
         if len(x) == 1:
             return x
-        root = _constant(math.sqrt(0.5))
-        sums = [name(f"{root} * ({x[2 * i]} + {x[2 * i + 1]})") for i in range(len(x) // 2)]
-        return [*haar(sums), *(f"{root} * ({x[2 * i]} - {x[2 * i + 1]})" for i in range(len(x) // 2))]
+        root = math.sqrt(0.5)
+        sums = [name(times(root, f"({x[2 * i]} + {x[2 * i + 1]})")) for i in range(len(x) // 2)]
+        return [*haar(sums), *(times(root, f"({x[2 * i]} - {x[2 * i + 1]})") for i in range(len(x) // 2))]
 
     def inverse_haar(y: list[str]) -> list[str]:
         if len(y) == 1:
             return y
-        root = _constant(math.sqrt(0.5))
+        root = math.sqrt(0.5)
         half = len(y) // 2
         coarse = [name(e) for e in inverse_haar(y[:half])]
         x = []
         for i in range(half):
-            x += [f"{root} * ({coarse[i]} + {y[half + i]})", f"{root} * ({coarse[i]} - {y[half + i]})"]
+            x += [times(root, f"({coarse[i]} + {y[half + i]})"), times(root, f"({coarse[i]} - {y[half + i]})")]
         return x
 
     if kind == "identity" or len(inputs) == 1:

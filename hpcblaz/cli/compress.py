@@ -7,6 +7,7 @@ from typing import Any
 from hpcblaz.cli.console import (
     Console,
     Progress,
+    add_device,
     add_target,
     file_size,
     integers,
@@ -39,6 +40,7 @@ def register(subparsers: Any) -> None:
     codec.add_argument("--index-dtype", choices=("int8", "int16", "int32"), help="use the block codec")
     codec.add_argument("--keep", type=float, metavar="F", help="fraction of coefficients that the block codec keeps")
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of a raw file")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -56,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     progress = Progress(comm, f"compressing {arguments.input}")
     begin = time.perf_counter()
     try:
-        a = compress(own, codec=codec, layout=layout, progress=progress, **target(arguments))
+        a = compress(own, codec=codec, layout=layout, device=arguments.device, progress=progress, **target(arguments))
     finally:
         progress.close()
     took = seconds(comm, begin)

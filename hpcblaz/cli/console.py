@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcblaz.backend.dispatch import DEVICES
 from hpcblaz.errors import ConfigurationError, StorageError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.atomic import storage_errors
@@ -150,7 +151,14 @@ def add_target(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument("--rate", type=float, metavar="X", help="most bits a value")
 
 
-def target(arguments: argparse.Namespace) -> dict[str, float]:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says where the work is done."""
+    parser.add_argument(
+        "--device", choices=DEVICES, default="cpu", help="where to work; each rank takes a card of its node"
+    )
+
+
+def target(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return which of these options was given, and its value."""
     names = ("tolerance", "relative", "psnr", "rate")
     return {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -179,7 +187,7 @@ def read_field(
     ----------
     path : str
     arguments : argparse.Namespace
-        With the options of :func:`add_target`, and ``shape``.
+        With the options of :func:`add_target` and :func:`add_device`, and ``shape``.
     console : Console
     partner : CompressedArray, optional
         An array whose layout and codec to take.
@@ -189,7 +197,7 @@ def read_field(
         compressed = is_compressed(path)
     if compressed:
         same = partner is not None and partner.layout is not None
-        return load(path, partner.layout if partner is not None and same else comm)
+        return load(path, partner.layout if partner is not None and same else comm, device=arguments.device)
     with comm.together():
         if not target(arguments):
             raise ConfigurationError(
@@ -204,7 +212,9 @@ def read_field(
         own = values if layout is None else layout.local(values)
     progress = Progress(comm, f"compressing {path}")
     try:
-        return compress(own, codec=codec, layout=layout, progress=progress, **target(arguments))
+        return compress(
+            own, codec=codec, layout=layout, device=arguments.device, progress=progress, **target(arguments)
+        )
     finally:
         progress.close()
 

@@ -4,7 +4,9 @@ import argparse
 import time
 from typing import Any
 
-from hpcblaz.cli.console import Console, number, seconds
+import numpy as np
+
+from hpcblaz.cli.console import Console, add_device, number, seconds
 from hpcblaz.fields.readers import write_array
 from hpcblaz.fields.storage import load
 from hpcblaz.mpi import world
@@ -19,6 +21,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("input", metavar="IN", help="a compressed file")
     parser.add_argument("output", metavar="OUT", help="a .npy, .f32 or .f64 file")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -28,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(world())
     comm = console.comm
     start = time.perf_counter()
-    a = load(arguments.input, comm)
+    a = load(arguments.input, comm, device=arguments.device)
     begin = time.perf_counter()
-    values = a.decompress()
+    values = np.asarray(a)  # from a card, if it is there
     took = seconds(comm, begin)
     write_array(arguments.output, values, a.layout)
     size = a.size * a.dtype.itemsize

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import cpu
 from hpcblaz.backend.blocks import BlockGrid
+from hpcblaz.backend.payload import Numerics, PackedBlocks
 from hpcblaz.bodies.records import LANES
 from hpcblaz.cli.console import Console, number, payload_bytes, seconds
 from hpcblaz.cli.picture import Panel, write_picture
@@ -136,10 +137,10 @@ def _warm_encoder() -> None:
 
 
 def _warm_statistics() -> None:
-    numerics = cpu.Numerics(BlockGrid((4, 4, 4), (4, 4, 4)), "dct", "float32")
+    numerics = Numerics(BlockGrid((4, 4, 4), (4, 4, 4)), "dct", "float32")
     record = np.array([0, 0, 0, 7, 0, 0, 0], np.uint32)  # of one block of zeros, see docs/format.md
     words = np.concatenate([record, np.zeros(2 * LANES, np.uint32)])
-    blocks = cpu.PackedBlocks(words, np.array([0, len(record)]), 0, 0)
+    blocks = PackedBlocks(words, np.array([0, len(record)]), 0, 0)
     cpu.decode(blocks, numerics, 1.0, 0.0)
     cpu.total(blocks, numerics)
     cpu.moments(blocks, numerics, 0.0)

@@ -14,7 +14,7 @@ from hpcblaz.cli.console import Console, is_compressed
 from hpcblaz.errors import FileFormatError
 from hpcblaz.fields.codec import BlockCodec
 from hpcblaz.fields.storage import read_header
-from hpcblaz.mpi import library_info, world
+from hpcblaz.mpi import Communicator, cuda_aware, library_info, local_rank, world
 
 _PACKAGES = ("numpy", "numba", "llvmlite", "mpi4py", "matplotlib", "netCDF4", "iris-sample-data", "zarr", "xarray")
 _GPU_PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy", "numba-cuda")
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         with console.comm.together():
             found = _file(arguments.file)
     else:
-        found = _machine()
+        found = _machine(console.comm)
     if arguments.json:
         console.data(found)
         return 0
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _machine() -> dict[str, Any]:
+def _machine(comm: Communicator) -> dict[str, Any]:
     """Return what is known; keys are part of the interface."""
     features = llvmlite.binding.get_host_cpu_features()
     mpi = library_info()
@@ -69,7 +69,7 @@ def _machine() -> dict[str, Any]:
             "features": " ".join(name for name in _FEATURES if features.get(name)),
             "threads": thread_count(),
         },
-        "mpi": mpi,
+        "mpi": mpi | {"local_rank": local_rank(comm), "cuda_aware": str(cuda_aware())},
         "gpu": {
             "driver": _driver(),
             "packages": ", ".join(f"{name} {version}" for name in _GPU_PACKAGES if (version := _version(name))) or None,

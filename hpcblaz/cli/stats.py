@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hpcblaz.cli.console import Console, add_target, integers, number, payload_bytes, read_field, seconds
+from hpcblaz.cli.console import Console, add_device, add_target, integers, number, payload_bytes, read_field, seconds
 from hpcblaz.errors import CodecError
 from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
@@ -47,6 +47,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("b", metavar="B", nargs="?", help="a second one, to compare")
     add_target(parser, required=False)
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hpcblaz.backend import cpu
-from hpcblaz.backend.cpu import Blocks, FixedBlocks, PackedBlocks
+from hpcblaz.backend.dispatch import drivers_of
+from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import CodecError, HpcblazError, LayoutError, ShapeError, ToleranceError, UnsupportedOperationError
 from hpcblaz.fields.certificates import UNIT
 from hpcblaz.fields.scalars import ErrorBound
@@ -106,11 +106,15 @@ def divide(a: "CompressedArray", other: Any) -> "CompressedArray":
 
 
 def check_partners(a: "CompressedArray", b: "CompressedArray") -> None:
-    """Raise unless two arrays have one shape and one layout."""
+    """Raise unless two arrays have one shape, one layout and one device."""
     if a.shape != b.shape:
         raise ShapeError(f"expected two arrays of one shape, got {a.shape} and {b.shape}: there is no broadcasting")
     if a.layout != b.layout:
         raise LayoutError(f"expected two arrays of one layout, got {a.layout} and {b.layout}")
+    if a.device != b.device:
+        raise UnsupportedOperationError(
+            f"expected two arrays on one device, got {a.device} and {b.device}: move one with a.to_device(...)"
+        )
 
 
 def check_same_codec(a: "CompressedArray", b: "CompressedArray") -> None:
@@ -191,13 +195,14 @@ def _add_constant(
 
 
 def _combine(
-    a: "CompressedArray", ratio: float, b: "CompressedArray", numerics: cpu.Numerics
+    a: "CompressedArray", ratio: float, b: "CompressedArray", numerics: Numerics
 ) -> tuple[Blocks, float, float]:
     """Return the payload of ``a + ratio * b`` and what was rounded away from it."""
     first, second = a._blocks, b._blocks
     if isinstance(first, FixedBlocks) and isinstance(second, FixedBlocks):
         first = replace(first, scales=first.scales.astype(numerics.dtype, copy=False))  # the result's precision
-        return cpu.combine_fixed(first, 1.0, second, ratio, numerics)
+        fixed: tuple[Blocks, float, float] = drivers_of(first).combine_fixed(first, 1.0, second, ratio, numerics)
+        return fixed
     if not (isinstance(first, PackedBlocks) and isinstance(second, PackedBlocks)):
         raise CodecError("expected two arrays of one codec")
     if abs(ratio) < 2.0**-900:
@@ -205,8 +210,10 @@ def _combine(
     shift = math.floor(math.log2(abs(ratio)))
     exponent = _common(first.exponent, second.exponent + shift)
     mean_exponent = _common(first.mean_exponent, second.mean_exponent + shift)
+    combine = drivers_of(first).combine
+    result: tuple[Blocks, float, float] | None
     for coarser in range(0, 32, 4):
-        result = cpu.combine(first, 1.0, second, ratio, numerics, exponent + coarser, mean_exponent + coarser)
+        result = combine(first, 1.0, second, ratio, numerics, exponent + coarser, mean_exponent + coarser)
         if result is not None:
             return result
     raise ToleranceError("expected a sum that 32-bit indices hold, got operands of too different magnitude")

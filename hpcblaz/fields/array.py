@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from hpcblaz.backend import cpu
-from hpcblaz.backend.cpu import Blocks, Numerics
+from hpcblaz.backend import gpu
+from hpcblaz.backend.dispatch import choose_device, drivers_of
+from hpcblaz.backend.payload import Blocks, Numerics
 from hpcblaz.errors import DtypeError, UnsupportedOperationError
 from hpcblaz.fields import arithmetic, blockwise, statistics
 from hpcblaz.fields.blockwise import BlockField
@@ -41,6 +42,8 @@ class CompressedArray:
         With the block shape filled in.
     layout : Layout or None
         How the field is split over ranks.
+    device : str
+        Where the array lives: 'cpu', or 'gpu:0' and so on. Answers that are arrays are there too, of CuPy.
     error : ErrorBound
         Bounds of the difference to the original data.
 
@@ -135,6 +138,29 @@ class CompressedArray:
         return self._layout
 
     @property
+    def device(self) -> str:
+        """Where the array lives: 'cpu', or 'gpu:' and the number of the card."""
+        return gpu.device_of(self._blocks)
+
+    def to_device(self, device: str) -> "CompressedArray":
+        """Return the array on another device; compressed bytes are moved, and nothing is decoded.
+
+        Parameters
+        ----------
+        device : {'cpu', 'gpu'}
+            The host, or the current card.
+
+        Raises
+        ------
+        ConfigurationError
+            If `device` is anything else.
+        DeviceError, MissingDependencyError
+            If there is no GPU, or what drives it is not installed.
+        """
+        move = gpu.to_device if choose_device(device) == "gpu" else gpu.to_host
+        return self._replace(blocks=move(self._blocks), promise=self._promise, attributes=self._attributes)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the payload that this process holds."""
         return self._blocks.nbytes
@@ -211,10 +237,14 @@ class CompressedArray:
 
         Returns
         -------
-        numpy.ndarray
+        numpy.ndarray (or cupy.ndarray, on a GPU)
             Of `dtype`, in C order, of `shape` (or the layout's local shape).
         """
-        return self._to_dtype(cpu.decode(self._blocks, self._evaluation, self._factor, self._offset))
+        return self._to_dtype(self._drivers.decode(self._blocks, self._evaluation, self._factor, self._offset))
+
+    @property
+    def _drivers(self) -> Any:
+        return drivers_of(self._blocks)
 
     def __getitem__(self, index: Any) -> Any:
         """Return the values at a basic index, decoding only the blocks that it touches.
@@ -226,38 +256,41 @@ class CompressedArray:
         if self._layout is None:
             return self._values(window, window.low, window.high)
         part = window.part(self._layout)
-        piece = None if part is None else (part, self._raw(*part.local))
+        piece = None if part is None else (part, self._drivers.asnumpy(self._raw(*part.local)))
         pieces = [entry for entry in self._comm.gather_objects(piece) if entry is not None]
         shape = tuple(high - low for low, high in zip(window.low, window.high, strict=True))
         whole = np.empty(shape, self._dtype)
         for found, values in pieces:
             whole[found.place] = values
-        return window.take(whole)
+        return window.take(self._drivers.asarray(whole))
 
     def _values(self, window: Window, low: tuple[int, ...], high: tuple[int, ...]) -> Any:
         return window.take(self._raw(low, high))
 
     def _raw(self, low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[Any]:
-        return self._to_dtype(cpu.decode(self._blocks, self._evaluation, self._factor, self._offset, low, high))
+        return self._to_dtype(
+            self._drivers.decode(self._blocks, self._evaluation, self._factor, self._offset, low, high)
+        )
 
     def _to_dtype(self, values: NDArray[Any]) -> NDArray[Any]:
+        xp = self._drivers.array_module()
         if self._dtype.kind in "iu":
             limits = np.iinfo(self._dtype)
-            values = np.clip(np.rint(values), limits.min, limits.max)
+            values = xp.clip(xp.rint(values), limits.min, limits.max)
             top = values >= float(limits.max)  # float64 cannot hold the largest 64-bit integers
-            converted = np.where(top, 0, values).astype(self._dtype)
+            converted: NDArray[Any] = xp.where(top, 0, values).astype(self._dtype)
             converted[top] = limits.max
             return converted
         limit = float(np.finfo(self._dtype).max)
         if self._magnitude <= limit < self._magnitude + self._field_error.max_abs:
-            values = np.clip(values, -limit, limit)  # the original is not beyond the limit
+            values = xp.clip(values, -limit, limit)  # the original is not beyond the limit
         return values.astype(self._dtype, copy=False)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Decompress, for ``np.asarray``."""
+        """Decompress into host memory, for ``np.asarray``."""
         if copy is False:
             raise ValueError("expected copy to be allowed: a compressed array has no values to share")
-        values = self.decompress()
+        values: NDArray[Any] = self._drivers.asnumpy(self.decompress())
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def gather(self, root: int = 0) -> NDArray[Any] | None:
@@ -269,7 +302,10 @@ class CompressedArray:
             The rank that gets the field.
         """
         values = self.decompress()
-        return values if self._layout is None else self._comm.gather(values, self._layout, root)
+        if self._layout is None:
+            return values
+        whole = self._comm.gather(self._drivers.asnumpy(values), self._layout, root)
+        return None if whole is None else self._drivers.asarray(whole)
 
     def astype(self, dtype: DTypeLike) -> "CompressedArray":
         """Return the same field with another type of decompressed values; the payload is shared.
@@ -298,6 +334,7 @@ class CompressedArray:
         sides = "x".join(map(str, self._codec.block_shape or ()))
         kind = type(self._codec).__name__
         place = f", rank {self._layout.rank} of {self._layout.size}" if self._layout is not None else ""
+        place += f", {self.device}" if self.device != "cpu" else ""
         return (
             f"CompressedArray(shape={self.shape}, dtype={self._dtype}, {kind} {sides} {self._codec.transform}, "
             f"ratio={self.ratio:.3g}, max_abs_error={self.error.max_abs:.3g}{place})"

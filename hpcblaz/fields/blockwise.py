@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import cpu
+from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import CodecError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
 from hpcblaz.fields.certificates import UNIT
@@ -64,7 +64,7 @@ def block_variance(a: "CompressedArray") -> BlockField:
     delta = _block_delta(a)
     return BlockField(
         variances,
-        delta * (2 * np.sqrt(variances) + delta) + 4096 * UNIT * (variances + a._magnitude * a._magnitude * UNIT),
+        delta * (2 * variances**0.5 + delta) + 4096 * UNIT * (variances + a._magnitude * a._magnitude * UNIT),
     )
 
 
@@ -81,20 +81,24 @@ def block_standard_deviation(a: "CompressedArray") -> BlockField:
     """
     check_array(a, "a")
     _, variances = _blocks(a, squares=True)
-    return BlockField(np.sqrt(variances), _block_delta(a) + 4096 * UNIT * (np.sqrt(variances) + a._magnitude))
+    return BlockField(variances**0.5, _block_delta(a) + 4096 * UNIT * (variances**0.5 + a._magnitude))
 
 
 def _block_cells(a: "CompressedArray") -> NDArray[np.float64]:
+    """Return the cells of each block, on the array's device."""
     grid = a._numerics.grid
     cells = np.ones(grid.blocks)
     for axis, (n, side) in enumerate(zip(grid.shape, grid.block_shape, strict=True)):
         lengths = np.minimum(side, n - side * np.arange(grid.blocks[axis]))
         cells = cells * lengths.reshape([-1 if i == axis else 1 for i in range(grid.ndim)])
-    return cells
+    placed: NDArray[np.float64] = drivers_of(a._blocks).asarray(cells)
+    return placed
 
 
 def _block_delta(a: "CompressedArray") -> NDArray[np.float64]:
-    return np.minimum(a._field_error.max_abs, a._field_error.l2 / np.sqrt(_block_cells(a)))
+    xp = drivers_of(a._blocks).array_module()
+    delta: NDArray[np.float64] = xp.minimum(a._field_error.max_abs, a._field_error.l2 / xp.sqrt(_block_cells(a)))
+    return delta
 
 
 def _blocks(a: "CompressedArray", squares: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -102,15 +106,17 @@ def _blocks(a: "CompressedArray", squares: bool) -> tuple[NDArray[np.float64], N
     grid = a._numerics.grid
     if not has_means(a):
         return _decoded_blocks(a)
-    means, energies = cpu.block_moments(a._blocks, a._numerics, squares)
+    means, energies = drivers_of(a._blocks).block_moments(a._blocks, a._numerics, squares)
     means = a._factor * means + a._offset
-    variances = np.zeros(grid.blocks) if energies is None else a._factor * (a._factor * energies) / _block_cells(a)
+    xp = drivers_of(a._blocks).array_module()
+    variances = xp.zeros(grid.blocks) if energies is None else a._factor * (a._factor * energies) / _block_cells(a)
     return means, variances
 
 
 def _decoded_blocks(a: "CompressedArray") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    grid = a._numerics.grid
-    cells = _block_cells(a)
+    """Return them from decoded values, in host memory meanwhile."""
+    grid, drivers = a._numerics.grid, drivers_of(a._blocks)
+    cells = drivers.asnumpy(_block_cells(a))
 
     def block_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
         for axis, side in enumerate(grid.block_shape):
@@ -118,13 +124,13 @@ def _decoded_blocks(a: "CompressedArray") -> tuple[NDArray[np.float64], NDArray[
         return values
 
     if not grid.size:
-        return np.zeros(grid.blocks), np.zeros(grid.blocks)
-    values = decode_window(a, (0,) * grid.ndim, grid.shape)
+        return drivers.asarray(cells), drivers.asarray(cells)
+    values = drivers.asnumpy(decode_window(a, (0,) * grid.ndim, grid.shape))
     means = block_sums(values) / cells
     spread = means
     for axis, (n, side) in enumerate(zip(grid.shape, grid.block_shape, strict=True)):
         spread = np.repeat(spread, side, axis=axis).take(range(n), axis=axis)
-    return means, block_sums((values - spread) ** 2) / cells
+    return drivers.asarray(means), drivers.asarray(block_sums((values - spread) ** 2) / cells)
 
 
 def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: float = 1.0) -> CertifiedFloat:
@@ -162,8 +168,9 @@ def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: f
             )
     masses, moved = [], []
     for array in (a, b):
-        field = block_mean(array)
-        pieces = array._comm.gather_objects((field.values.ravel(), field.error.ravel()))
+        field, drivers = block_mean(array), drivers_of(array._blocks)
+        own = (drivers.asnumpy(field.values).ravel(), drivers.asnumpy(field.error).ravel())
+        pieces = array._comm.gather_objects(own)
         means = np.concatenate([piece[0] for piece in pieces])
         error = float(max(piece[1].max(initial=0.0) for piece in pieces))
         means = means - means.max()

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from hpcblaz.backend.blocks import BlockGrid, default_block_shape
-from hpcblaz.backend.cpu import FixedBlocks, Numerics
+from hpcblaz.backend.dispatch import drivers
+from hpcblaz.backend.payload import FixedBlocks, Numerics
 from hpcblaz.bodies.transforms import KINDS, depth, matrix
 from hpcblaz.errors import CodecError
 
@@ -190,8 +191,8 @@ def grid_of(codec: Codec, shape: tuple[int, ...]) -> BlockGrid:
     return BlockGrid(shape, codec.block_shape)
 
 
-def empty_blocks(codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
-    """Return the payload of a field of zeros: where its tiles begin, what they keep, and room for it."""
+def empty_blocks(codec: BlockCodec, numerics: Numerics, device: str = "cpu") -> FixedBlocks:
+    """Return the payload of a field of zeros on a device: where its tiles begin, what they keep, and room for it."""
     grid = numerics.grid
     pad = (1,) * (4 - grid.ndim)
     mask = codec.mask(grid.block_shape).reshape(pad + grid.block_shape)
@@ -207,11 +208,13 @@ def empty_blocks(codec: BlockCodec, numerics: Numerics) -> FixedBlocks:
     starts[1:, 0] = np.cumsum(counts * kept[grid.tiles[:, 0], 0]) if len(counts) else 0
     starts[1:, 1] = np.cumsum(counts)
     starts[:-1, 2] = grid.tiles[:, 0]
+    backend = drivers(device)
     return FixedBlocks(
-        np.zeros(int(starts[-1, 0]), np.dtype(codec.index_dtype)),
-        np.zeros(int(starts[-1, 1]), numerics.dtype),
-        starts,
-        kept,
+        backend.zeros(int(starts[-1, 0]), np.dtype(codec.index_dtype)),
+        backend.zeros(int(starts[-1, 1]), numerics.dtype),
+        backend.asarray(starts),
+        backend.asarray(kept),
+        device,
     )
 
 

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hpcblaz.backend import cpu
-from hpcblaz.backend.cpu import Numerics, PackedBlocks, Progress
+from hpcblaz.backend import gpu
+from hpcblaz.backend.dispatch import choose_device, drivers
+from hpcblaz.backend.payload import Numerics, PackedBlocks, Progress
 from hpcblaz.errors import (
     CodecError,
+    ConfigurationError,
     DtypeError,
     HpcblazError,
     LayoutError,
@@ -34,7 +36,7 @@ from hpcblaz.fields.codec import (
     with_block_shape,
 )
 from hpcblaz.fields.scalars import ErrorBound
-from hpcblaz.mpi import Communicator, Layout, communicator
+from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
 _EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
 _SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
@@ -49,6 +51,7 @@ def compress(
     rate: float | None = None,
     codec: Codec | None = None,
     layout: Layout | None = None,
+    device: str | None = None,
     progress: Progress | None = None,
 ) -> CompressedArray:
     """Compress an array.
@@ -60,6 +63,7 @@ def compress(
     ----------
     x : array_like
         1 to 4 axes, any strides and byte order; float16, float32 or float64, or integers that a float64 holds exactly.
+        An array on a GPU (of CuPy, or of any library with DLPack or ``__cuda_array_interface__``) stays there.
         With a layout: this rank's part of the field.
     tolerance : float, optional
         ``abs(x - a) <= tolerance`` holds for every value.
@@ -74,6 +78,9 @@ def compress(
     layout : Layout, optional
         How the field is split over ranks. A collective call: every rank passes its part, and errors are raised on every
         rank or on none.
+    device : {'cpu', 'gpu'}, optional
+        Where to compress, and where the compressed array lives. Default: where `x` is. On several ranks of a node
+        with several cards, arrays in host memory go to the card of the rank.
     progress : callable, optional
         Called now and then with the tiles done and the tiles of this rank.
 
@@ -87,8 +94,10 @@ def compress(
         If the tolerance is not positive, or smaller than 32-bit indices can hold (the message names the smallest).
     NonFiniteError
         If there is a NaN or an infinity.
-    DtypeError, ShapeError, CodecError, LayoutError
+    DtypeError, ShapeError, CodecError, LayoutError, ConfigurationError
         If an argument is not as described above.
+    DeviceError, MissingDependencyError
+        If a GPU is asked for and there is none, or what drives it is not installed.
 
     Examples
     --------
@@ -106,25 +115,46 @@ def compress(
                 f"{layout.size}: pass the communicator to Layout"
             )
         target = _Target.of(tolerance, relative, psnr, rate, codec)
-        source = _Source.of(x, target.codec, layout)
+        where = choose_device(device, x)
+    if layout is not None:
+        _settle(where, x, comm)
+    with comm.together():
+        source = _Source.of(x, target.codec, layout, where)
     extent = source.global_extent(comm)
     if isinstance(target.codec, BlockCodec):
         return _compress_fixed(source, target.codec, extent, comm)
     return target.search(lambda t: _compress_within(source, t, extent, comm, progress), source, extent, comm)
 
 
+def _settle(where: str, x: Any, comm: Communicator) -> None:
+    """Have all ranks use one kind of device, and each the card that is its own."""
+    on_gpu = comm.allgather(np.array([where == "gpu"]))[:, 0]
+    error: HpcblazError | None = None
+    if on_gpu.any() and not on_gpu.all():
+        error = ConfigurationError("expected all ranks to compress on one kind of device, got 'cpu' and 'gpu'")
+    comm.agree(error)
+    if on_gpu.any():
+        number = device_number(comm, gpu.device_count())
+        if not gpu.is_device_array(x):
+            gpu.use_device(number)
+
+
 class _Source:
     """A checked, C-contiguous input with all that the codec has to know of it."""
 
-    def __init__(self, values: NDArray[Any], codec: Codec, dtype: np.dtype[Any], layout: Layout | None) -> None:
+    def __init__(
+        self, values: NDArray[Any], codec: Codec, dtype: np.dtype[Any], layout: Layout | None, device: str
+    ) -> None:
         self.values = values
         self.codec = codec
         self.dtype = dtype
         self.layout = layout
+        self.device = device
+        self.drivers = drivers(device)
         self.grid = grid_of(codec, values.shape)
 
     @classmethod
-    def of(cls, x: ArrayLike, codec: Codec, layout: Layout | None) -> "_Source":
+    def of(cls, x: ArrayLike, codec: Codec, layout: Layout | None, device: str) -> "_Source":
         if isinstance(x, CompressedArray):
             raise UnsupportedOperationError(
                 "expected an array, got a CompressedArray: decompress it first, or keep it as it is"
@@ -133,9 +163,12 @@ class _Source:
         if masked:
             raise NonFiniteError(f"expected an array without masked values, got {masked} masked: fill them first")
         try:
-            array = np.asarray(x)
+            array: Any = x if gpu.is_device_array(x) else np.asarray(x)
         except ValueError as error:
             raise DtypeError(f"expected an array of numbers, got {type(x).__name__}: {error}") from None
+        backend = drivers(device)
+        if gpu.is_device_array(array):
+            array = backend.asarray(array)
         if array.dtype.newbyteorder("=").name not in _SUPPORTED:
             raise DtypeError(
                 f"expected dtype float16, float32, float64 or an integer type, got {array.dtype}: "
@@ -164,7 +197,9 @@ class _Source:
                 "expected integers of at most 2**53 in magnitude, which float64 holds exactly, "
                 f"got {int(array.min())} to {int(array.max())}"
             )
-        return cls(np.ascontiguousarray(array, dtype=wide), codec, dtype, layout)
+        if isinstance(array, np.ndarray):  # in order on the host: cards have one byte order
+            array = backend.asarray(np.ascontiguousarray(array, dtype=wide))
+        return cls(backend.array_module().ascontiguousarray(array, dtype=wide), codec, dtype, layout, device)
 
     def numerics(self, precision: str) -> Numerics:
         return Numerics(self.grid, self.codec.transform, precision)
@@ -174,9 +209,9 @@ class _Source:
         error: HpcblazError | None = None
         extent: tuple[float, float] | None = (math.inf, -math.inf)
         if self.values.size:
-            extent = cpu.value_range(self.values, self.numerics(self.values.dtype.name))
+            extent = self.drivers.value_range(self.values, self.numerics(self.values.dtype.name))
             if extent is None:
-                bad = ~np.isfinite(self.values)
+                bad = ~np.isfinite(self.drivers.asnumpy(self.values))
                 first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
                 error = NonFiniteError(
                     f"expected finite values, got {int(bad.sum())} NaN or infinite of {bad.size}, the first at index "
@@ -388,7 +423,7 @@ def _encode(
     numerics = source.numerics(precision)
     values = source.values.astype(precision, copy=False)
     if largest == 0.0:
-        values = np.zeros_like(values)
+        values = source.drivers.array_module().zeros_like(values)
     gain = growth(codec.transform, sides)
     root = math.sqrt(math.prod(sides))
     widest = 2 * tolerance / gain
@@ -401,7 +436,7 @@ def _encode(
     # Errors are measured with a relative rounding of a few units; aim that much lower
     unit = UNIT_ROUNDOFF[precision]
     aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
-    result = cpu.encode(
+    result = source.drivers.encode(
         values, numerics, aim, rounding(codec.transform, sides, precision), exponent, mean_level, progress
     )
     if result is None:
@@ -456,10 +491,10 @@ def _compress_fixed(
     precision = "float32" if single and (largest == 0 or 2.0**-50 < largest < 2.0**55) else "float64"
     _check_magnitude(source, largest)
     numerics = source.numerics(precision)
-    template = empty_blocks(codec, numerics)
+    template = empty_blocks(codec, numerics, source.device)
     values = source.values.astype(precision, copy=False)
     slack = rounding(codec.transform, sides, precision)
-    blocks, max_abs, l2 = cpu.encode_fixed(values, numerics, template, slack)
+    blocks, max_abs, l2 = source.drivers.encode_fixed(values, numerics, template, slack)
     bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import cpu
+from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import ShapeError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners, is_array
 from hpcblaz.fields.certificates import UNIT, mean_error
@@ -114,10 +114,10 @@ def moments_of(a: "CompressedArray", means_only: bool = False) -> Moments:
     n = a._numerics.grid.size
     local = Moments(0.0)
     if n and has_means(a):
-        center = cpu.total(a._blocks, a._numerics) / n
+        center = drivers_of(a._blocks).total(a._blocks, a._numerics) / n
         square = 0.0
         if not means_only:
-            _, means, rest = cpu.moments(a._blocks, a._numerics, center)
+            _, means, rest = drivers_of(a._blocks).moments(a._blocks, a._numerics, center)
             square = a._factor * (a._factor * float(means + rest))
         local = Moments(float(n), a._factor * center + a._offset, square)
     elif n:
@@ -134,8 +134,9 @@ def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -
     local = Moments(0.0)
     if n and _can_meet(a, b):
         numerics = a._numerics if a._numerics.precision == "float64" else b._numerics
-        center_a, center_b = cpu.total(a._blocks, a._numerics) / n, cpu.total(b._blocks, b._numerics) / n
-        sums = cpu.products(a._blocks, center_a, b._blocks, center_b, numerics, squares)
+        drivers = drivers_of(a._blocks)
+        center_a, center_b = drivers.total(a._blocks, a._numerics) / n, drivers.total(b._blocks, b._numerics) / n
+        sums = drivers.products(a._blocks, center_a, b._blocks, center_b, numerics, squares)
         local = Moments(
             float(n),
             a._factor * center_a + a._offset,
@@ -195,8 +196,8 @@ def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
 
 def decode_window(a: "CompressedArray", low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[np.float64]:
     """Return the values of the local array between two cells, in double precision."""
-    payload = cpu.decode(a._blocks, a._numerics, 1.0, 0.0, low, high).astype(np.float64)
-    return payload * a._factor + a._offset
+    payload: NDArray[Any] = drivers_of(a._blocks).decode(a._blocks, a._numerics, 1.0, 0.0, low, high)
+    return payload.astype(np.float64) * a._factor + a._offset
 
 
 def delta_of(a: "CompressedArray") -> float:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import cpu
 from hpcblaz.backend.blocks import BlockGrid
-from hpcblaz.backend.cpu import LEVELS, Blocks, FixedBlocks, Numerics, PackedBlocks
+from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.bodies.records import LANES, TILE
+from hpcblaz.bodies.steps import LEVELS
 from hpcblaz.errors import LayoutError
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend.cpu import Blocks, PackedBlocks
+from hpcblaz.backend import gpu
+from hpcblaz.backend.payload import Blocks, PackedBlocks
 from hpcblaz.errors import CodecError, LayoutError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import is_array
 from hpcblaz.fields.atomic import AtomicFile
@@ -103,7 +104,8 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
 
 
 def _sections(blocks: Blocks) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the payload, little-endian, by the names of their sections."""
+    """Return the arrays of the payload, in host memory and little-endian, by the names of their sections."""
+    blocks = gpu.to_host(blocks)
     if isinstance(blocks, PackedBlocks):
         words = blocks.words[: int(blocks.offsets[-1])]
         return {"sizes": np.diff(blocks.offsets).astype("<u4"), "words": words.astype("<u4", copy=False)}

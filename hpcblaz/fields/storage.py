@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import cpu
+from hpcblaz.backend import cpu, gpu
 from hpcblaz.backend.blocks import BlockGrid
-from hpcblaz.backend.cpu import Blocks, FixedBlocks, Numerics, PackedBlocks
+from hpcblaz.backend.dispatch import choose_device
+from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.bodies.records import LANES
 from hpcblaz.errors import FileFormatError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
@@ -22,7 +23,7 @@ from hpcblaz.fields.fileformat import HEADER_START, FileHeader, Section, decode_
 from hpcblaz.fields.regroup import Part, regroup
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import ErrorBound
-from hpcblaz.mpi import Communicator, Layout, communicator
+from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
 __all__ = ["load", "read_header", "save"]
 
@@ -30,7 +31,7 @@ _PIECE = 1 << 22  # bytes that are read, and then checked while they are in the 
 _SPARE_WORDS = 2 * LANES  # kernels may read past the last record
 
 
-def load(path: str | os.PathLike[str], layout: Any = None) -> CompressedArray:
+def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu") -> CompressedArray:
     """Read a compressed array from a file that :func:`hpcblaz.save` wrote.
 
     It may have been written by any number of ranks. Parts that do not fit the wanted ones are put together anew without
@@ -44,6 +45,8 @@ def load(path: str | os.PathLike[str], layout: Any = None) -> CompressedArray:
         How to split the array. A communicator of several ranks: as in the file if that has as many parts, else as
         ``Layout(shape, comm)`` does. Default, and with a communicator of one rank: not at all.
         With a communicator this is a collective call, and errors are raised on every rank or on none.
+    device : {'cpu', 'gpu'}, default 'cpu'
+        Where the array is to live; compressed bytes are moved to the card of the rank.
 
     Returns
     -------
@@ -57,6 +60,8 @@ def load(path: str | os.PathLike[str], layout: Any = None) -> CompressedArray:
         If it is truncated, damaged, of a newer format, or no file of hpcblaz.
     LayoutError
         If the layout is for another array.
+    ConfigurationError, DeviceError, MissingDependencyError
+        If there is no such device, or what drives it is not installed.
 
     Examples
     --------
@@ -69,13 +74,17 @@ def load(path: str | os.PathLike[str], layout: Any = None) -> CompressedArray:
     """
     given = layout if isinstance(layout, Layout) else None
     comm = communicator(given.comm if given is not None else layout)
+    with comm.together():
+        on_gpu = choose_device(device) == "gpu"
+    if on_gpu and comm.size > 1:
+        gpu.use_device(device_number(comm, gpu.device_count()))
     with comm.together(), _File(path) as file:
         wanted = _wanted(file.header, given, comm)
         array = _assemble(file, wanted)
     checksums = comm.allgather([float(file.checksum)])[:, 0]
     if (checksums != checksums[0]).any():
         raise StorageError(f"expected one file {path} on all ranks, got different ones: it was replaced meanwhile")
-    return array
+    return array.to_device("gpu") if on_gpu else array
 
 
 def read_header(path: str | os.PathLike[str]) -> FileHeader:

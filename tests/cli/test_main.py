@@ -80,6 +80,10 @@ def test_info(capsys: Output) -> None:
     assert list(found) == ["hpcblaz", "python", "system", "packages", "cpu", "mpi", "gpu", "kernel_cache"]
     assert found["hpcblaz"] == hb.__version__ and found["packages"]["numpy"] == np.__version__
     assert sorted(found["cpu"]) == ["features", "llvm_name", "model", "threads"]
+    assert list(found["mpi"]) == [
+        *("mpi4py", "wheel", "launcher", "launched_size", "library", "size", "local_rank", "cuda_aware"),
+    ]
+    assert found["mpi"]["local_rank"] == 0 and found["mpi"]["cuda_aware"].startswith(("yes: ", "no: "))
     assert sorted(found["gpu"]) == ["driver", "packages"]
     assert os.path.isdir(found["kernel_cache"])
     assert main(["info"]) == 0

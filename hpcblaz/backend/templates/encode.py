@@ -9,15 +9,12 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.records import LANES, TILE, strips_of
+from hpcblaz.bodies.steps import FIRST_LEVEL, LEVELS, judge
 
 from .blocks import UNROLL, is_full, load_strip, measure_error, transform_partial
 from .constants import EXPONENT_BIAS, EXPONENT_MASK, FRACTION_BITS, INTEGER, REAL, SIZE
 from .packing import ROWS, pack_tile, record_scratch
 from .transforms import forward, inverse
-
-INDEX_LIMIT = REAL(2.0**30)
-LEVELS = 16
-HOPEFUL = REAL(0.7)  # a block that uses less of the tolerance than this tries the next larger step
 
 
 @njit
@@ -104,28 +101,27 @@ def choose(
 ):
     """Judge a trial of all lanes, and set the steps of the next one; return how many lanes want one.
 
-    A lane that holds its room may go on to twice the step, unless that was refused; one that does not goes to half
-    the step, unless that was accepted. accepted is 0 until a step is. The lanes are left to run time, to be vectorised.
+    accepted is 0 until a step is. The number of lanes is left to run time, so that their loop is vectorised.
     """
     again = 0
     for lane in range(lanes):
-        s = step[lane]
-        scaled = largest[lane] * inverse_step[lane]
-        holds = error[lane] <= room[lane] and scaled < INDEX_LIMIT
-        better = holds and s > accepted[lane]
-        best = s if better else accepted[lane]
-        bad = refused[lane] if holds else s
-        best_error[lane] = error[lane] if better else best_error[lane]
-        best_square[lane] = square[lane] if better else best_square[lane]
-        up = s * REAL(2)
-        down = s * REAL(0.5)
-        rises = holds and up < bad and up <= most_step and error[lane] < HOPEFUL * room[lane] and scaled >= REAL(0.5)
-        falls = not holds and down > best and down >= least_step
-        accepted[lane] = best
-        refused[lane] = bad
-        step[lane] = up if rises else (down if falls else s)
+        found = judge(
+            error[lane],
+            square[lane],
+            room[lane],
+            largest[lane],
+            step[lane],
+            inverse_step[lane],
+            accepted[lane],
+            refused[lane],
+            best_error[lane],
+            best_square[lane],
+            least_step,
+            most_step,
+        )
+        step[lane], accepted[lane], refused[lane], best_error[lane], best_square[lane] = found[:5]
         inverse_step[lane] = REAL(1) / step[lane]
-        again += 1 if rises or falls else 0
+        again += found[5]
     return again
 
 
@@ -248,9 +244,7 @@ def encode(x, shape, regions, tiles, start, stop, matrices, tolerance, allowance
     lane_bits = np.zeros(LANES, INTEGER)
     record = record_scratch()
     position = np.int64(0)
-    # Every search begins at one level: what a block takes must not depend on its neighbours, or fields split over other
-    # numbers of ranks would differ
-    guess[:] = steps[3]
+    guess[:] = steps[FIRST_LEVEL]
     for t in range(start, stop):
         here = position
         position = encode_tile(

@@ -10,13 +10,12 @@ import numpy as np
 from numba import njit
 
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
+from hpcblaz.bodies.steps import scales
 
 from .blocks import UNROLL, is_full, load_strip, measure_error, transform_partial
-from .constants import REAL, SIZE
+from .constants import LEAST_SCALE, REAL, SIZE
 from .packing import ROWS
 from .transforms import forward, inverse
-
-LEAST_SCALE = REAL(1e-33) if REAL is np.float32 else REAL(1e-290)  # blocks below it are zero: r / N would overflow
 
 
 @njit
@@ -138,9 +137,8 @@ def write_strip(c, region_kept, lanes, indices, position):
 def find_scales(largest, limit, scale, to_index, step):
     """Set scale, r / N and N / r of each lane."""
     for lane in range(LANES):
-        scale[lane] = largest[lane] if largest[lane] > LEAST_SCALE else REAL(0)
-        step[lane] = REAL(np.float64(scale[lane]) * (1.0 / limit))
-        to_index[lane] = REAL(limit / np.float64(scale[lane])) if scale[lane] > REAL(0) else REAL(0)
+        found = scales(largest[lane], limit, LEAST_SCALE)
+        scale[lane], to_index[lane], step[lane] = REAL(found[0]), REAL(found[1]), REAL(found[2])
 
 
 @njit(nogil=True, cache=True)

@@ -5,17 +5,23 @@ from numba import njit
 
 from hpcblaz.backend.vectors import append_row, begin_row, unpack_row, zero_row
 from hpcblaz.bodies.bits import bit_length, low_bits
-from hpcblaz.bodies.records import FIXED_WORDS, LANES, NATURAL, STRIPS, TILE, read_widths, strips_of, write_widths
+from hpcblaz.bodies.records import (
+    FIXED_WORDS,
+    LANES,
+    NATURAL,
+    STRIPS,
+    TILE,
+    WORTH_SORTING,
+    read_widths,
+    strips_of,
+    write_widths,
+)
 
 from .constants import SIZE
 
 # The rows of a tile are what its streams hold, 16 lanes each: coefficient 0 of every strip, then all coefficients of
 # every group (the first of each group is unused).
 ROWS = STRIPS + STRIPS * SIZE
-
-# Sorted groups save bits, and cost a gather wherever two fields meet; blocks stay in natural order unless sorting saves
-# a fifth, by the estimate of pack_tile (about half of that in fact).
-WORTH_SORTING = 0.8
 
 
 @njit
