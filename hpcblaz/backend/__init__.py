@@ -2,10 +2,14 @@
 
 ``blocks``
     How a field is cut into blocks, regions and tiles.
-``cpu``
-    Drivers: compress, decompress and compute with tiles, on all threads.
-``templates``
-    The kernels, specialised and compiled by ``compile`` (with transforms written by ``generate``).
+``payload``
+    How blocks are computed with, and the payloads of compressed fields.
+``cpu``, ``gpu``
+    Drivers with the same functions: compress, decompress and compute with tiles, on all threads or on a card; which of
+    them are meant is chosen in ``dispatch``.
+``templates``, ``cuda_templates``
+    The kernels, specialised by ``compile`` (with transforms written by ``generate``); those of the GPU are made
+    into machine code by ``cuda_build``, and listed with what they need by ``cuda_report``.
 ``threads``
     How many threads, and running them.
 """

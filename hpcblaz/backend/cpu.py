@@ -37,6 +37,11 @@ def asnumpy(x: Any) -> NDArray[Any]:
     return np.asarray(x)
 
 
+def stage(x: Any) -> NDArray[Any]:
+    """Return an array in host memory from which MPI can send."""
+    return np.asarray(x)
+
+
 def zeros(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
     """Return an array of zeros."""
     return np.zeros(count, dtype)

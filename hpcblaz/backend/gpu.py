@@ -92,7 +92,15 @@ def asarray(x: Any) -> Any:
 
 def asnumpy(x: Any) -> NDArray[Any]:
     """Return an array in host memory."""
-    return np.asarray(x) if SIMULATED else np.asarray(array_module().asnumpy(x))
+    return np.asarray(x) if SIMULATED or isinstance(x, np.ndarray) else np.asarray(array_module().asnumpy(x))
+
+
+def stage(x: Any) -> NDArray[Any]:
+    """Return an array in host memory from which MPI can send: page-locked, which a card writes to the fastest."""
+    if SIMULATED or isinstance(x, np.ndarray) or not x.size:
+        return asnumpy(x)
+    pinned = importlib.import_module("cupyx").empty_pinned(x.shape, x.dtype)
+    return np.asarray(array_module().asnumpy(x, out=pinned))
 
 
 def zeros(count: int, dtype: np.dtype[Any]) -> Any:
@@ -122,17 +130,14 @@ def device_of(blocks: Blocks) -> str:
     return f"gpu:{_main(blocks).device.id}"
 
 
-def describe() -> dict[str, Any]:
-    """Return what is known of the current card."""
-    xp = array_module()
+def describe(number: int) -> str:
+    """Return the number, name, compute capability and memory of a card."""
     if SIMULATED:
-        return {"name": "simulator", "compute_capability": None, "memory_bytes": None}
-    properties = xp.cuda.runtime.getDeviceProperties(xp.cuda.Device().id)
-    return {
-        "name": properties["name"].decode(),
-        "compute_capability": f"{properties['major']}.{properties['minor']}",
-        "memory_bytes": int(properties["totalGlobalMem"]),
-    }
+        return f"{number}: simulator"
+    properties = array_module().cuda.runtime.getDeviceProperties(number)
+    capability = f"{properties['major']}.{properties['minor']}"
+    memory = properties["totalGlobalMem"] / 2**30
+    return f"{number}: {properties['name'].decode()}, compute capability {capability}, {memory:.0f} GiB"
 
 
 # Launching

@@ -8,10 +8,11 @@ from typing import Any
 import llvmlite.binding
 
 from hpcblaz._version import __version__
+from hpcblaz.backend import gpu
 from hpcblaz.backend.compile import cache_folder
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.cli.console import Console, is_compressed
-from hpcblaz.errors import FileFormatError
+from hpcblaz.errors import FileFormatError, HpcblazError
 from hpcblaz.fields.codec import BlockCodec
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Communicator, cuda_aware, library_info, local_rank, world
@@ -73,6 +74,7 @@ def _machine(comm: Communicator) -> dict[str, Any]:
         "gpu": {
             "driver": _driver(),
             "packages": ", ".join(f"{name} {version}" for name in _GPU_PACKAGES if (version := _version(name))) or None,
+            "devices": _devices(),
         },
         "kernel_cache": str(cache_folder()),
     }
@@ -119,6 +121,16 @@ def _cpu_model() -> str | None:
 def _driver() -> str | None:
     lines = _lines(_DRIVER)
     return lines[0].removeprefix("NVRM version:").strip() if lines else None
+
+
+def _devices() -> str | None:
+    """Return what cards this process can use; what keeps it from it, where there is a driver; None without one."""
+    if not _lines(_DRIVER):
+        return None
+    try:
+        return "; ".join(gpu.describe(number) for number in range(gpu.device_count()))
+    except HpcblazError as error:
+        return str(error)
 
 
 def _lines(path: str) -> list[str]:

@@ -256,7 +256,7 @@ class CompressedArray:
         if self._layout is None:
             return self._values(window, window.low, window.high)
         part = window.part(self._layout)
-        piece = None if part is None else (part, self._drivers.asnumpy(self._raw(*part.local)))
+        piece = None if part is None else (part, self._drivers.stage(self._raw(*part.local)))
         pieces = [entry for entry in self._comm.gather_objects(piece) if entry is not None]
         shape = tuple(high - low for low, high in zip(window.low, window.high, strict=True))
         whole = np.empty(shape, self._dtype)
@@ -304,7 +304,7 @@ class CompressedArray:
         values = self.decompress()
         if self._layout is None:
             return values
-        whole = self._comm.gather(self._drivers.asnumpy(values), self._layout, root)
+        whole = self._comm.gather(self._drivers.stage(values), self._layout, root)
         return None if whole is None else self._drivers.asarray(whole)
 
     def astype(self, dtype: DTypeLike) -> "CompressedArray":

@@ -84,7 +84,7 @@ def test_info(capsys: Output) -> None:
         *("mpi4py", "wheel", "launcher", "launched_size", "library", "size", "local_rank", "cuda_aware"),
     ]
     assert found["mpi"]["local_rank"] == 0 and found["mpi"]["cuda_aware"].startswith(("yes: ", "no: "))
-    assert sorted(found["gpu"]) == ["driver", "packages"]
+    assert sorted(found["gpu"]) == ["devices", "driver", "packages"]
     assert os.path.isdir(found["kernel_cache"])
     assert main(["info"]) == 0
     assert f"numpy              {np.__version__}" in capsys.readouterr().out.replace("packages ", "")

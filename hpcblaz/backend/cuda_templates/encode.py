@@ -25,7 +25,7 @@ from .columns import (
 )
 from .constants import IN_REGISTERS, KIND, REAL, SIZE, STRIDE
 from .packing import HEADER, arrange, find_means, find_widths, record_words, write_record
-from .scalars import cuda, forget, nearest, power, times
+from .scalars import cuda, forget, nearest, power, quotient, times
 from .tile import largest_of_row, sum_rows
 
 COLUMNS = SIZE * STRIDE
@@ -97,7 +97,7 @@ def measure(
             largest, square = measure_coefficients(c, t)
             mean = times(nearest(times(first_of(c, t), inverse_mean_step)), mean_step)
             # Another backend may round the decoded samples differently: `allowance` times a bound of them
-            rounding = abs(mean) / root + REAL(math.sqrt(square)) + times(root, tolerance)
+            rounding = quotient(abs(mean), root) + REAL(math.sqrt(square)) + times(root, tolerance)
             room = tolerance - times(allowance, rounding)
             again = 1
             while again:

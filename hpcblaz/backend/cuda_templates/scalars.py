@@ -1,7 +1,8 @@
 """Operations that a kernel may not leave to the compiler, or that the simulator has under another name.
 
-A product that is added to something would be contracted into one operation of one rounding: another result than the
-CPU's. Products of ``times`` are rounded by themselves, so that both backends make the same coefficients.
+A product (or a quotient) that is added to something would be contracted into one operation of one rounding: another
+result than the CPU's. Those of ``times`` and ``quotient`` are rounded by themselves: both backends make the same
+coefficients.
 """
 
 import math
@@ -51,6 +52,9 @@ if SIMULATED:
     def times(a, b):
         return a * b
 
+    def quotient(a, b):
+        return a / b
+
     def nearest(x):
         return np.rint(x)
 
@@ -70,6 +74,10 @@ else:
             return libdevice.fmul_rn(a, b)
 
         @register_jitable(forceinline=True)
+        def quotient(a, b):
+            return libdevice.fdiv_rn(a, b)
+
+        @register_jitable(forceinline=True)
         def nearest(x):
             return libdevice.rintf(x)
 
@@ -78,6 +86,10 @@ else:
         @register_jitable(forceinline=True)
         def times(a, b):
             return libdevice.dmul_rn(a, b)
+
+        @register_jitable(forceinline=True)
+        def quotient(a, b):
+            return libdevice.ddiv_rn(a, b)
 
         @register_jitable(forceinline=True)
         def nearest(x):

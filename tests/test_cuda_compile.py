@@ -1,0 +1,167 @@
+"""Every GPU kernel compiles for real cards, keeps its blocks in registers, and is launched as it was compiled.
+
+The compiler needs neither a card nor a driver, but numba-cuda: ``pip install "hpcblaz[cuda13]"``.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpcblaz.backend import cpu, cuda_build, cuda_report, gpu
+from hpcblaz.backend.blocks import BlockGrid
+from hpcblaz.backend.payload import Numerics
+from hpcblaz.fields.codec import BlockCodec, empty_blocks
+
+compiler = pytest.mark.skipif(
+    importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed: hpcblaz[cuda13]"
+)
+
+# Kernels whose threads may keep something in local memory, by name, precision and block shape; none does
+SPILLED: set[tuple[str, str, tuple[int, ...]]] = set()
+# Products and sums may be one operation where the result is a sum with a bound, not a coefficient
+CONTRACTED = {"moments", "products", "block_moments", "combine", "combine_fixed"}
+
+
+@compiler
+def test_every_kernel_compiles_without_local_memory(tmp_path: Path) -> None:
+    wanted = cuda_report.specialisations()
+    codes = cuda_report.build_all(wanted)
+    for kernel, code in zip(wanted, codes, strict=True):
+        where = (kernel.name, kernel.precision, kernel.sides)
+        assert code.path.stat().st_size > 1000, where
+        if where not in SPILLED:
+            assert code.stack_bytes == 0, where
+            assert code.spill_bytes == 0, where
+        if kernel.name not in CONTRACTED:
+            assert code.contracted == 0, f"{where}: a product and a sum became one operation"
+        flat = sum(
+            5 + 2 * argument.ndim if argument.ndim else 1
+            for argument in leaves(cuda_report.arguments(kernel.name, kernel.precision, kernel.form))
+        )
+        assert code.parameters == flat, where
+        assert cuda_report.tiles_at_once(kernel, code) >= 2, where
+    table = cuda_report.table(wanted, codes)
+    committed = Path(__file__).parents[1] / "docs" / "results" / "kernels.md"
+    for kernel in {kernel.name for kernel in wanted}:
+        assert f"| {kernel} |" in table
+        assert f"| {kernel} |" in committed.read_text(), f"docs/results/kernels.md has no {kernel}: make it anew"
+
+
+def leaves(arguments: Any) -> Iterator[cuda_report.Argument]:
+    for argument in arguments:
+        if isinstance(argument, tuple):
+            yield from leaves(argument)
+        else:
+            yield argument
+
+
+@compiler
+@pytest.mark.parametrize("sides", cuda_report.SHAPES[1:], ids=str)
+def test_other_block_shapes_compile(sides: tuple[int, int, int, int]) -> None:
+    wanted = [
+        kernel
+        for kernel in cuda_report.specialisations((sides,))
+        if kernel.name in ("measure", "encode_fixed") and kernel.precision == "float32"
+        if kernel.architecture == (9, 0)
+    ]
+    for kernel, code in zip(wanted, cuda_report.build_all(wanted), strict=True):
+        assert code.stack_bytes == code.spill_bytes == 0, kernel
+
+
+@compiler
+def test_a_second_start_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = next(k for k in cuda_report.specialisations() if k.name == "sums")
+    code = kernel.build()
+    monkeypatch.setattr(cuda_build, "_compile", lambda *_: pytest.fail("compiled again"))
+    assert kernel.build() == code
+
+
+def described(arguments: tuple[Any, ...]) -> Any:
+    return [cuda_build._describe(argument) for argument in arguments]
+
+
+def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The drivers run on NumPy's arrays with launches that only take notes."""
+    monkeypatch.setattr(gpu, "SIMULATED", True)
+    gpu.array_module.cache_clear()
+    gpu._tables_of.cache_clear()
+    launched: dict[tuple[str, str, str], Any] = {}
+
+    def note(numerics, form, in_registers, template, name, arguments, tiles, shared=0):  # type: ignore[no-untyped-def]
+        launched[name, form, numerics.precision] = described(arguments)
+
+    monkeypatch.setattr(gpu, "_launch", note)
+    try:
+        for precision in ("float32", "float64"):
+            numerics = Numerics(BlockGrid((9, 8, 8), (4, 4, 4)), "dct", precision)
+            x = np.ones((9, 8, 8), precision)
+            packed = gpu.encode(x, numerics, 0.1, 1e-6, -9, 2)
+            assert packed is not None
+            a = packed[0]
+            fixed = gpu.encode_fixed(x, numerics, empty_blocks(BlockCodec((4, 4, 4)), numerics, "gpu"), 1e-6)[0]
+            for blocks in (a, fixed):
+                gpu.decode(blocks, numerics, 1.0, 0.0)
+                gpu.decode(blocks, numerics, 1.0, 0.0, (1, 1, 1), (3, 3, 3))
+                gpu.total(blocks, numerics)
+                gpu.moments(blocks, numerics, 0.0)
+                gpu.products(blocks, 0.0, blocks, 0.0, numerics, True)
+                gpu.block_moments(blocks, numerics, True)
+            gpu.combine(a, 1.0, a, 1.0, numerics, -9, -7)
+            gpu.combine_fixed(fixed, 1.0, fixed, 1.0, numerics)
+            gpu.value_range(x, numerics)
+    finally:
+        gpu.array_module.cache_clear()
+        gpu._tables_of.cache_clear()
+    checked = {(name, form) for _, name, form, _ in cuda_report.KERNELS}
+    assert {(name, form) for name, form, _ in launched} == checked
+    for (name, form, precision), found in launched.items():
+        assert found == described(cuda_report.arguments(name, precision, form)), (name, form, precision)
+
+
+def test_both_backends_have_the_same_drivers() -> None:
+    shared = {"encode", "encode_fixed", "decode", "total", "moments", "products", "block_moments", "combine"}
+    shared |= {"combine_fixed", "value_range", "array_module", "asarray", "asnumpy", "stage", "zeros"}
+    for name in shared:
+        assert callable(getattr(cpu, name))
+        assert callable(getattr(gpu, name))
+
+
+def names_of(module: Path, roots: set[str]) -> set[tuple[str, ...]]:
+    """Return the dotted names in a source that begin with one of some names, without it."""
+    found = set()
+    for node in ast.walk(ast.parse(module.read_text())):
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if isinstance(node, ast.Name) and node.id in roots and parts:
+            found.add(tuple(reversed(parts)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "array_module" and parts:
+            found.add(tuple(reversed(parts)))
+    return found
+
+
+def test_every_name_of_cupy_exists() -> None:
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: hpcblaz[cuda13]", exc_type=ImportError)
+    names = set()
+    for module in ("backend/gpu.py", "fields/array.py", "fields/blockwise.py", "fields/compress.py"):
+        names |= names_of(Path(gpu.__file__).parents[1] / module, {"xp", "cupy"})
+    assert len(names) > 15
+    for name in names:
+        owner: Any = cupy
+        for part in name:
+            assert hasattr(owner, part), f"cupy.{'.'.join(name)}"
+            owner = getattr(owner, part)
+            if not isinstance(owner, type) and not hasattr(owner, "__path__") and not hasattr(owner, "__file__"):
+                break
+    for part in ("max_dynamic_shared_size_bytes",):
+        assert hasattr(cupy.RawKernel, part)
+    for part in ("compute_capability", "attributes", "use", "__enter__"):
+        assert hasattr(cupy.cuda.Device, part)
