@@ -10,7 +10,7 @@ With ``NUMBA_ENABLE_CUDASIM=1`` the kernels run in Numba's simulator, on arrays 
 import importlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, lru_cache
@@ -22,13 +22,12 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import cuda_build
 from hpcblaz.backend.compile import fits_registers
+from hpcblaz.backend.gpu_memory import Scratch, Tables, columns_bytes, runs
 from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks, Progress
-from hpcblaz.bodies.records import STRIPS, TILE
+from hpcblaz.bodies.records import TILE
 from hpcblaz.errors import DeviceError, MissingDependencyError
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
-_SCRATCH_BYTES = 64 << 20  # of the blocks that do not fit registers
-_MOST_TILES = 2048  # of them that are worked on at a time
 _WAVES = 32  # threads of a reduction, in tiles, for each multiprocessor
 
 
@@ -190,66 +189,13 @@ def _launch(
     _loaded[key]((tiles,), (TILE,), tuple(cuda_build.flatten(arguments)), shared_mem=shared)
 
 
-class _Tables:
-    """What kernels need to know of a grid, on the current card."""
-
-    def __init__(self, numerics: Numerics) -> None:
-        xp = array_module()
-        grid = numerics.grid
-        regions = grid.regions
-        self.shape = xp.asarray(grid.shape4)
-        self.regions = xp.asarray(np.ascontiguousarray(regions))
-        self.tiles = xp.asarray(np.ascontiguousarray(grid.tiles))
-        self.matrices = xp.asarray(numerics.matrices)
-        self.roots = xp.asarray(numerics.roots)
-        self.blocks = xp.asarray(np.array((1,) * (4 - grid.ndim) + grid.blocks, np.int64))
-        self.count = len(grid.tiles)
-        full = [bool((region[8:12] == grid.sides).all()) for region in regions]
-        self.full = int(np.isin(grid.tiles[:, 0], np.flatnonzero(full)).sum()) if self.count else 0
-
-
 @lru_cache(maxsize=8)
-def _tables_of(numerics: Numerics, device: int) -> _Tables:
-    return _Tables(numerics)
+def _tables_of(numerics: Numerics, device: int) -> Tables:
+    return Tables(numerics, array_module())
 
 
-def _tables(numerics: Numerics) -> _Tables:
+def _tables(numerics: Numerics) -> Tables:
     return _tables_of(numerics, 0 if SIMULATED else array_module().cuda.Device().id)
-
-
-def _runs(numerics: Numerics, full: int, count: int) -> Iterator[tuple[bool, int, int]]:
-    """Split tiles 0 to `count`, of which `full` have full blocks, by whether their blocks fit registers."""
-    middle = full if fits_registers(numerics.grid.sides) else 0
-    if middle:
-        yield True, 0, middle
-    if middle < count:
-        yield False, middle, count
-
-
-class _Scratch:
-    """Memory of the kernels that do not hold their blocks in registers, and how many tiles it is for."""
-
-    def __init__(self, numerics: Numerics, in_registers: bool, tiles: int, fields: int = 1) -> None:
-        xp = array_module()
-        size = numerics.grid.block_size
-        header = STRIPS * ((size + 31) // 32 + (3 * size + 7) // 8)
-        counts = ((3 * size + 16) * TILE, fields * size * TILE, STRIPS * size, header)
-        item = numerics.dtype.itemsize
-        per_tile = counts[0] * item + 4 * sum(counts[1:])
-        self.tiles = min(tiles, 2**31 - 1)
-        if not in_registers:
-            self.tiles = max(1, min(tiles, _MOST_TILES, _SCRATCH_BYTES // per_tile))
-        held = 0 if in_registers else self.tiles
-        self.reals = xp.empty(max(1, held * counts[0]), numerics.dtype)
-        self.integers = xp.empty(max(1, held * counts[1]), np.int32)
-        self.table = xp.empty(max(1, held * counts[2]), np.int32)
-        self.headers = xp.empty(max(1, held * counts[3]), np.uint32)
-
-
-def _columns_bytes(numerics: Numerics, in_registers: bool, item: int) -> int:
-    """Return the shared memory of a tile of blocks, of items of some bytes."""
-    side = numerics.grid.sides[3]
-    return numerics.grid.block_size * (TILE + 32 // side) * item if in_registers else 0
 
 
 def _source(blocks: Blocks) -> tuple[Any, Any, Any, Any]:
@@ -291,26 +237,26 @@ def encode(
         sizes = xp.zeros(count, np.int64)
         stats = xp.zeros((count, 3))
         columns = max(numerics.dtype.itemsize, 4)
-        for in_registers, first, stop in _runs(numerics, tables.full, count):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, tables.full, count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             arguments = (
                 flat, tables.shape, tables.regions, tables.tiles, np.int64(first), np.int64(stop), tables.matrices,
                 real(tolerance), real(allowance), np.int64(exponent), np.int64(mean_level), controls, masks, sizes,
                 stats.reshape(-1), scratch.reals, scratch.integers, scratch.table,
             )  # fmt: skip
-            shared = _columns_bytes(numerics, in_registers, columns)
+            shared = columns_bytes(numerics, in_registers, columns)
             _launch(numerics, "packed", in_registers, "encode", "measure", arguments, scratch.tiles, shared)
         if count and int(masks.min()) < 0:
             return None
         offsets, words = _place(sizes)
-        for in_registers, first, stop in _runs(numerics, tables.full, count):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, tables.full, count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             what = (
                 flat, tables.shape, tables.regions, tables.tiles, np.int64(first), np.int64(stop), tables.matrices,
                 np.int64(exponent), np.int64(mean_level), controls, masks, offsets, words, scratch.reals,
                 scratch.integers, scratch.table, scratch.headers,
             )  # fmt: skip
-            shared = _columns_bytes(numerics, in_registers, columns)
+            shared = columns_bytes(numerics, in_registers, columns)
             _launch(numerics, "packed", in_registers, "encode", "write", what, scratch.tiles, shared)
         if progress is not None:
             progress(count, count)
@@ -337,14 +283,14 @@ def encode_fixed(x: Any, numerics: Numerics, blocks: FixedBlocks, allowance: flo
         tables = _tables(numerics)
         stats = xp.zeros((tables.count, 3))
         flat = x.reshape(-1)
-        for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             arguments = (
                 flat, tables.shape, tables.regions, tables.tiles, np.int64(first), np.int64(stop), tables.matrices,
                 np.float64(blocks.limit), np.float64(allowance), blocks.indices, blocks.scales,
                 blocks.starts, blocks.kept, stats.reshape(-1), scratch.reals,
             )  # fmt: skip
-            shared = _columns_bytes(numerics, in_registers, numerics.dtype.itemsize)
+            shared = columns_bytes(numerics, in_registers, numerics.dtype.itemsize)
             _launch(numerics, "fixed", in_registers, "fixed", "encode_fixed", arguments, scratch.tiles, shared)
         return blocks, float(stats[:, 0].max()) if tables.count else 0.0, _norm(stats)
 
@@ -374,8 +320,8 @@ def decode(
         full = int(np.searchsorted(tiles, tables.full))
         chosen, window = xp.asarray(tiles), [xp.asarray(n) for n in (begin, end, end - begin)]
         main, side, *exponents = _source(blocks)
-        for in_registers, first, stop in _runs(numerics, full, len(tiles)):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, full, len(tiles)):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             what = (tables.matrices, *exponents, real(factor), real(offset), out.reshape(-1))
             span = (np.int64(first), np.int64(stop))
             if whole and in_registers:
@@ -385,7 +331,7 @@ def decode(
                 name = "decode_window"
                 memory = (scratch.reals, scratch.integers, scratch.table)
                 arguments = (main, side, tables.regions, tables.tiles, chosen, *span, *what, *window, *memory)
-            shared = _columns_bytes(numerics, in_registers, max(numerics.dtype.itemsize, 4))
+            shared = columns_bytes(numerics, in_registers, max(numerics.dtype.itemsize, 4))
             _launch(numerics, blocks.form, in_registers, "decode", name, arguments, scratch.tiles, shared)
         return out
 
@@ -411,13 +357,13 @@ def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.flo
         tables = _tables(numerics)
         out = array_module().zeros((tables.count, 3))
         main, side, *exponents = _source(blocks)
-        for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             arguments = (
                 main, side, tables.tiles, np.int64(first), np.int64(stop), *exponents, tables.roots,
                 np.float64(center), out.reshape(-1), scratch.integers, scratch.table,
             )  # fmt: skip
-            shared = _columns_bytes(numerics, in_registers, 4)
+            shared = columns_bytes(numerics, in_registers, 4)
             _launch(numerics, blocks.form, in_registers, "moments", "moments", arguments, scratch.tiles, shared)
         return asnumpy(out.sum(axis=0))
 
@@ -429,13 +375,13 @@ def products(
     with _on(_main(a)):
         tables = _tables(numerics)
         out = array_module().zeros((tables.count, 8))
-        for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-            scratch = _Scratch(numerics, in_registers, stop - first, 2)
+        for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module(), 2)
             arguments = (
                 *_source(a), np.float64(center_a), *_source(b), np.float64(center_b), tables.tiles, np.int64(first),
                 np.int64(stop), tables.roots, np.int64(squares), out.reshape(-1), scratch.integers, scratch.table,
             )  # fmt: skip
-            shared = 2 * _columns_bytes(numerics, in_registers, 4)
+            shared = 2 * columns_bytes(numerics, in_registers, 4)
             _launch(numerics, a.form, in_registers, "moments", "products", arguments, scratch.tiles, shared)
         return asnumpy(out.sum(axis=0))
 
@@ -447,15 +393,15 @@ def block_moments(blocks: Blocks, numerics: Numerics, squares: bool) -> tuple[An
         tables = _tables(numerics)
         means = xp.zeros(grid.blocks)
         energies = xp.zeros(grid.blocks if squares else (1,) * grid.ndim)
-        for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-            scratch = _Scratch(numerics, in_registers, stop - first)
+        for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module())
             main, side, *exponents = _source(blocks)
             arguments = (
                 main, side, tables.regions, tables.tiles, np.int64(first), np.int64(stop), *exponents, tables.roots,
                 tables.blocks, np.int64(squares), means.reshape(-1), energies.reshape(-1), scratch.integers,
                 scratch.table,
             )  # fmt: skip
-            shared = _columns_bytes(numerics, in_registers, 4)
+            shared = columns_bytes(numerics, in_registers, 4)
             _launch(numerics, blocks.form, in_registers, "moments", "block_moments", arguments, scratch.tiles, shared)
         return means, energies if squares else None
 
@@ -477,14 +423,14 @@ def combine(
         stats = xp.zeros((tables.count, 2))
         offsets, words = xp.zeros(1, np.int64), xp.zeros(1, np.uint32)
         for writing in (0, 1):
-            for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-                scratch = _Scratch(numerics, in_registers, stop - first, 2)
+            for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+                scratch = Scratch(numerics, in_registers, stop - first, array_module(), 2)
                 arguments = (
                     *_source(a), np.float64(weight_a), *_source(b), np.float64(weight_b), tables.tiles,
                     np.int64(first), np.int64(stop), np.int64(exponent), np.int64(mean_exponent), np.int64(writing),
                     words, offsets, sizes, stats.reshape(-1), scratch.integers, scratch.table, scratch.headers,
                 )  # fmt: skip
-                shared = 2 * _columns_bytes(numerics, in_registers, 4)
+                shared = 2 * columns_bytes(numerics, in_registers, 4)
                 _launch(numerics, "packed", in_registers, "combine", "combine", arguments, scratch.tiles, shared)
             if not writing:
                 if tables.count and int(sizes.min()) < 0:
@@ -507,14 +453,14 @@ def combine_fixed(
         tables = _tables(numerics)
         result = replace(a, indices=xp.empty_like(a.indices), scales=xp.empty_like(a.scales))
         stats = xp.zeros((tables.count, 2))
-        for in_registers, first, stop in _runs(numerics, tables.full, tables.count):
-            scratch = _Scratch(numerics, in_registers, stop - first, 2)
+        for in_registers, first, stop in runs(numerics, tables.full, tables.count):
+            scratch = Scratch(numerics, in_registers, stop - first, array_module(), 2)
             arguments = (
                 *_source(a)[:2], np.float64(weight_a), *_source(b)[:2], np.float64(weight_b), tables.tiles,
                 np.int64(first), np.int64(stop), np.float64(a.limit), result.indices, result.scales, result.starts,
                 result.kept, stats.reshape(-1), scratch.integers,
             )  # fmt: skip
-            shared = 2 * _columns_bytes(numerics, in_registers, 4)
+            shared = 2 * columns_bytes(numerics, in_registers, 4)
             _launch(numerics, "fixed", in_registers, "fixed", "combine_fixed", arguments, scratch.tiles, shared)
         largest = float(stats[:, 0].max()) if tables.count else 0.0
         return result, largest, math.sqrt(float(stats[:, 1].sum()))
