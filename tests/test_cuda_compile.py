@@ -26,7 +26,7 @@ compiler = pytest.mark.skipif(
 # Kernels whose threads may keep something in local memory, by name, precision and block shape; none does
 SPILLED: set[tuple[str, str, tuple[int, ...]]] = set()
 # Products and sums may be one operation where the result is a sum with a bound, not a coefficient
-CONTRACTED = {"moments", "products", "block_moments", "combine", "combine_fixed"}
+CONTRACTED = {"sums", "moments", "products", "block_moments", "combine", "combine_fixed"}
 
 
 @compiler

@@ -15,7 +15,7 @@ from hpcblaz.bodies.steps import LEVELS
 from .constants import IN_REGISTERS, SIZE, STRIDE
 from .packing import HEADER, find_means, find_widths, open_tile, record_words, unpack_tile, write_record
 from .scalars import cuda, nearest_double, power, times_double
-from .tile import largest_of_row, sum_rows
+from .tile import largest_of_row, record_memory, sum_rows
 
 COLUMNS = SIZE * STRIDE
 WIDTHS = STRIPS * SIZE
@@ -90,11 +90,8 @@ def combine(
         widths = table[cuda.blockIdx.x * STRIPS * SIZE : (cuda.blockIdx.x + 1) * STRIPS * SIZE]
         header = headers[cuda.blockIdx.x * STRIPS * HEADER : (cuda.blockIdx.x + 1) * STRIPS * HEADER]
     integers, others = both[:COLUMNS], both[COLUMNS:]
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
+    positions, group_bits, slots, owner = record_memory()
     group_words = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
     levels = cuda.shared.array(TILE, int32)
     means = cuda.shared.array(TILE, int32)
     wide = cuda.shared.array(STRIPS, int32)

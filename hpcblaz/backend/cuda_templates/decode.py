@@ -10,6 +10,7 @@ from .columns import clear_all, load_integers, scale_all, set_first, store_sampl
 from .constants import IN_REGISTERS, KIND, REAL, SIZE, STRIDE
 from .scalars import cuda
 from .source import open_tile, unpack_tile
+from .tile import record_memory
 
 COLUMNS = SIZE * STRIDE
 WIDTHS = STRIPS * SIZE
@@ -49,10 +50,7 @@ def decode(
     r = cuda.local.array(SIZE, KIND)
     widths = cuda.shared.array(WIDTHS, int32)
     starts = cuda.shared.array(TILE, int64)
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
+    positions, group_bits, slots, owner = record_memory()
     for tile in range(first_tile + cuda.blockIdx.x, stop_tile, cuda.gridDim.x):
         count = tiles[tile, 2]
         decode_tile(
@@ -83,10 +81,7 @@ def decode_window(
         line = reals[base + 2 * COLUMNS : base + 2 * COLUMNS + 16 * STRIDE]
         integers = integers_scratch[cuda.blockIdx.x * COLUMNS : (cuda.blockIdx.x + 1) * COLUMNS]
         widths = table[cuda.blockIdx.x * STRIPS * SIZE : (cuda.blockIdx.x + 1) * STRIPS * SIZE]
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
+    positions, group_bits, slots, owner = record_memory()
     for i in range(first_tile + cuda.blockIdx.x, stop_tile, cuda.gridDim.x):
         tile = chosen[i]
         count = tiles[tile, 2]

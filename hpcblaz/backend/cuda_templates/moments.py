@@ -14,7 +14,7 @@ from .blocks import place_of, region_of
 from .constants import IN_REGISTERS, REAL, SIZE, STRIDE
 from .scalars import cuda
 from .source import open_tile, sum_of_means, unpack_tile
-from .tile import sum_rows
+from .tile import record_memory, sum_rows
 
 COLUMNS = SIZE * STRIDE
 WIDTHS = STRIPS * SIZE
@@ -54,10 +54,7 @@ def moments(
     else:
         integers = integers_scratch[cuda.blockIdx.x * COLUMNS : (cuda.blockIdx.x + 1) * COLUMNS]
         widths = table[cuda.blockIdx.x * STRIPS * SIZE : (cuda.blockIdx.x + 1) * STRIPS * SIZE]
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
+    positions, group_bits, slots, owner = record_memory()
     rows = cuda.shared.array(THREE_ROWS, float64)
     for tile in range(first_tile + cuda.blockIdx.x, stop_tile, cuda.gridDim.x):
         count = tiles[tile, 2]
@@ -89,10 +86,7 @@ def products(
         both = integers_scratch[2 * cuda.blockIdx.x * COLUMNS : 2 * (cuda.blockIdx.x + 1) * COLUMNS]
         widths = table[cuda.blockIdx.x * STRIPS * SIZE : (cuda.blockIdx.x + 1) * STRIPS * SIZE]
     integers_a, integers_b = both[:COLUMNS], both[COLUMNS:]
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
+    positions, group_bits, slots, owner = record_memory()
     rows = cuda.shared.array(EIGHT_ROWS, float64)
     for tile in range(first_tile + cuda.blockIdx.x, stop_tile, cuda.gridDim.x):
         count = tiles[tile, 2]
@@ -132,10 +126,7 @@ def block_moments(
     else:
         integers = integers_scratch[cuda.blockIdx.x * COLUMNS : (cuda.blockIdx.x + 1) * COLUMNS]
         widths = table[cuda.blockIdx.x * STRIPS * SIZE : (cuda.blockIdx.x + 1) * STRIPS * SIZE]
-    positions = cuda.shared.array(STRIPS, int64)
-    group_bits = cuda.shared.array(STRIPS, int32)
-    slots = cuda.shared.array(TILE, int32)
-    owner = cuda.shared.array(TILE, int32)
+    positions, group_bits, slots, owner = record_memory()
     grid = blocks[0], blocks[1], blocks[2], blocks[3]
     for tile in range(first_tile + cuda.blockIdx.x, stop_tile, cuda.gridDim.x):
         region = region_of(regions, tiles[tile, 0])

@@ -89,7 +89,7 @@ else:
 
         @register_jitable(forceinline=True)
         def quotient(a, b):
-            return libdevice.ddiv_rn(a, b)
+            return libdevice.dmul_rn(a / b, 1.0)  # a quotient by a known power of two becomes a product
 
         @register_jitable(forceinline=True)
         def nearest(x):

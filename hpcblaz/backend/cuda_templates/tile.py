@@ -1,13 +1,23 @@
 """What the threads of a tile share, and sums over them."""
 
-from numba import float64
+from numba import float64, int32, int64
 from numba.extending import register_jitable
 
-from hpcblaz.bodies.records import TILE
+from hpcblaz.bodies.records import STRIPS, TILE
 
 from .scalars import cuda
 
 PARTS = 8  # a row of 128 values is summed as 8 runs of 16, and those by one thread
+
+
+@register_jitable(forceinline=True)
+def record_memory():
+    """Return what threads share while they read a record: positions, bits of groups, slots of blocks, their owners."""
+    positions = cuda.shared.array(STRIPS, int64)
+    group_bits = cuda.shared.array(STRIPS, int32)
+    slots = cuda.shared.array(TILE, int32)
+    owner = cuda.shared.array(TILE, int32)
+    return positions, group_bits, slots, owner
 
 
 @register_jitable(forceinline=True)
