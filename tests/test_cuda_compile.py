@@ -41,6 +41,7 @@ def test_every_kernel_compiles_without_local_memory(tmp_path: Path) -> None:
             assert code.spill_bytes == 0, where
         if kernel.name not in CONTRACTED:
             assert code.contracted == 0, f"{where}: a product and a sum became one operation"
+        assert code.wide_counts == 0, f"{where}: leading zeros of 64 bits are counted, not of 32"
         flat = sum(
             5 + 2 * argument.ndim if argument.ndim else 1
             for argument in leaves(cuda_report.arguments(kernel.name, kernel.precision, kernel.form))
@@ -96,6 +97,9 @@ def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPat
 
     def note(numerics, form, in_registers, template, name, arguments, tiles, shared=0):  # type: ignore[no-untyped-def]
         launched[name, form, numerics.precision] = described(arguments)
+        flat = cuda_build.flatten(arguments)
+        assert len(flat) == sum(5 + 2 * a.ndim if a.ndim else 1 for a in leaves(arguments))
+        assert [a for a in leaves(arguments) if not a.ndim] == [a for a in flat if isinstance(a, np.generic)]
 
     monkeypatch.setattr(gpu, "_launch", note)
     try:

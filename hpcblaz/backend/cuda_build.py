@@ -24,6 +24,8 @@ from hpcblaz.errors import MissingDependencyError
 
 Architecture = tuple[int, int]
 
+_COMPILERS = ("nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12", "cuda-bindings")
+
 
 @dataclass(frozen=True)
 class CudaCode:
@@ -41,6 +43,8 @@ class CudaCode:
         What a thread needs of registers and of local memory, and a tile of threads of (static) shared memory.
     contracted : int
         Operations of PTX that multiply and add with one rounding.
+    wide_counts : int
+        Operations of PTX that count leading zeros of 64 bits.
     """
 
     path: Path
@@ -51,6 +55,7 @@ class CudaCode:
     spill_bytes: int
     shared_bytes: int
     contracted: int
+    wide_counts: int
 
 
 def flatten(arguments: tuple[Any, ...]) -> list[Any]:
@@ -62,7 +67,7 @@ def flatten(arguments: tuple[Any, ...]) -> list[Any]:
     for argument in arguments:
         if isinstance(argument, tuple):
             flat += flatten(argument)
-        elif hasattr(argument, "strides"):
+        elif getattr(argument, "ndim", 0):  # scalars of NumPy have strides, too
             flat += [0, 0, int(argument.size), int(argument.itemsize), argument, *argument.shape, *argument.strides]
         else:
             flat.append(argument)
@@ -99,10 +104,15 @@ def build(kernel: Callable[..., None], arguments: tuple[Any, ...], architecture:
 
 
 def _versions() -> str:
+    """Return the versions of what makes machine code."""
     try:
-        return metadata.version("numba-cuda")
+        found = [metadata.version("numba-cuda")]
     except metadata.PackageNotFoundError:
         raise MissingDependencyError.needs("GPU kernels", "numba-cuda", "cuda13") from None
+    for package in _COMPILERS:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{package} {metadata.version(package)}")
+    return " ".join(found)
 
 
 def _describe(argument: Any) -> Any:
@@ -156,6 +166,7 @@ def _compile(
         "spill_bytes": number(r"(\d+) bytes spill stores") + number(r"(\d+) bytes spill loads"),
         "shared_bytes": number(r"(\d+) bytes smem"),
         "contracted": len(re.findall(r"\b(?:fma|mad)\.\w*\.?f(?:32|64)\b", text)),
+        "wide_counts": text.count("clz.b64"),
     }
 
 

@@ -10,8 +10,9 @@ With ``NUMBA_ENABLE_CUDASIM=1`` the kernels run in Numba's simulator, on arrays 
 import importlib
 import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cache, lru_cache
 from types import ModuleType
@@ -28,6 +29,7 @@ from hpcblaz.bodies.records import TILE
 from hpcblaz.errors import DeviceError, MissingDependencyError
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+_LEAST_CAPABILITY = (8, 0)
 _WAVES = 32  # threads of a reduction, in tiles, for each multiprocessor
 
 
@@ -154,10 +156,43 @@ def _on(array: Any) -> AbstractContextManager[Any]:
 @cache
 def _architecture(device: int) -> tuple[int, int]:
     text = array_module().cuda.Device(device).compute_capability
-    return int(text[:-1]), int(text[-1])
+    found = int(text[:-1]), int(text[-1])
+    if found < _LEAST_CAPABILITY:  # kernels need more shared memory than older cards have
+        raise DeviceError(f"expected a card of compute capability 8.0 or newer, got {found[0]}.{found[1]}")
+    return found
 
 
 _loaded: dict[tuple[Any, ...], Any] = {}
+_notes: list[tuple[str, Any, Any]] | None = None  # name, begin and end of kernels, while somebody wants to know
+
+
+@contextmanager
+def kernel_times() -> Iterator[dict[str, float]]:
+    """Yield a dictionary that has, once the context is left, the seconds that each kernel took in it, by name."""
+    global _notes
+    times: dict[str, float] = {}
+    notes: list[tuple[str, Any, Any]] = []
+    _notes = notes
+    try:
+        yield times
+    finally:
+        _notes = None
+    for name, begin, end in notes:
+        if SIMULATED:
+            seconds = end - begin
+        else:
+            end.synchronize()
+            seconds = 1e-3 * array_module().cuda.get_elapsed_time(begin, end)
+        times[name] = times.get(name, 0.0) + seconds
+
+
+def _now() -> Any:
+    """Return the time of the simulator, or an event on the current stream."""
+    if SIMULATED:
+        return time.perf_counter()
+    event = array_module().cuda.Event()
+    event.record()
+    return event
 
 
 def _launch(
@@ -172,11 +207,19 @@ def _launch(
 ) -> None:
     """Queue a kernel, a tile of 128 threads for each of `tiles`, on the current stream."""
     kernel = getattr(numerics.cuda_kernel(template, form, in_registers), name)
+    begin = None if _notes is None else _now()
     if SIMULATED:
         from numba import cuda
 
         cuda.jit(kernel)[tiles, TILE, 0, shared](*arguments)
-        return
+    else:
+        _run(kernel, arguments, tiles, shared)
+    if _notes is not None:
+        _notes.append((name, begin, _now()))
+
+
+def _run(kernel: Callable[..., None], arguments: tuple[Any, ...], tiles: int, shared: int) -> None:
+    """Queue the machine code of a kernel, which is made and loaded if it is not there yet."""
     xp = array_module()
     device = xp.cuda.Device().id
     key = (device, kernel, tuple(getattr(argument, "dtype", None) for argument in cuda_build.flatten(arguments)))
@@ -191,7 +234,10 @@ def _launch(
 
 @lru_cache(maxsize=8)
 def _tables_of(numerics: Numerics, device: int) -> Tables:
-    return Tables(numerics, array_module())
+    tables = Tables(numerics, array_module())
+    if not SIMULATED:
+        array_module().cuda.get_current_stream().synchronize()  # other streams will read them, too
+    return tables
 
 
 def _tables(numerics: Numerics) -> Tables:

@@ -15,9 +15,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpcblaz._version import __version__
+from hpcblaz.backend import gpu
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError, FileFormatError, MissingDependencyError, StorageError
+from hpcblaz.fields import gpu_benchmark
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.benchmark import BOUND, SIZE, SPEED, Report, Settings
 from hpcblaz.fields.benchmark import run as measure
@@ -42,6 +44,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("what", choices=["fields"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
+    parser.add_argument("--gpu", action="store_true", help="measure on the GPU, beside copies on it and CuPy")
     parser.add_argument("--quick", action="store_true", help="small fields and few repeats: a trial in half a minute")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of operations and of NumPy (default: 2)")
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="show how every ratio changed since OLD.json")
@@ -72,22 +75,24 @@ def run(arguments: argparse.Namespace) -> int:
             raise StorageError(f"expected a folder to write {path} to, got none: make {path.absolute().parent}")
     old = None if arguments.against is None else _read(arguments.against)
     if arguments.plot is not None:
+        if arguments.gpu:
+            raise ConfigurationError("expected --plot without --gpu, got both: only CPU results are drawn")
         _pyplot()
     begin = time.perf_counter()
     threads = min(2, thread_count()) if arguments.threads is None else arguments.threads
     settings = Settings(quick=arguments.quick, threads=threads, say=lambda text: print(f"... {text}", file=sys.stderr))
     head = machine()
-    with TemporaryDirectory(prefix="hpcblaz-bench-") as folder:
-        path = Path(folder) / "field.hbz"
-        save(compress(sines(64), relative=1e-3), path)
-        settings.start_name, settings.start = "hpcblaz stats, 64^3", ("-m", "hpcblaz.cli.main", "stats", str(path))
-        report = measure(settings)
+    if arguments.gpu:
+        head |= gpu_benchmark.card()
+        report = gpu_benchmark.run(settings, (8,) if arguments.quick and gpu.SIMULATED else gpu_benchmark.SIDES)
+    else:
+        report = _on_cpu(settings)
     lines = table(report, settings)
     seconds = time.perf_counter() - begin
     head["load at the end"] = _load()
     loads = f"load {head['load']} at the start, {head['load at the end']} at the end"
     lines += ["", f"{head['cpu']}, {head['cores']} cores, {loads}; measured in {seconds:.0f} s"]
-    if max(head["load"], head["load at the end"] - settings.threads) > 0.5:
+    if not arguments.gpu and max(head["load"], head["load at the end"] - settings.threads) > 0.5:
         lines += ["Something else is running here: ratios suffer less than speeds, and both are worth measuring again."]
     if old is not None:
         lines += ["", *changes(report.rows, old)]
@@ -99,6 +104,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         draw(report.rows, arguments.plot)
     return 0
+
+
+def _on_cpu(settings: Settings) -> Report:
+    """Measure what runs without a GPU."""
+    with TemporaryDirectory(prefix="hpcblaz-bench-") as folder:
+        path = Path(folder) / "field.hbz"
+        save(compress(sines(64), relative=1e-3), path)
+        settings.start_name, settings.start = "hpcblaz stats, 64^3", ("-m", "hpcblaz.cli.main", "stats", str(path))
+        return measure(settings)
 
 
 def machine() -> dict[str, Any]:

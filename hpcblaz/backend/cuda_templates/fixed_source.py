@@ -6,7 +6,7 @@ from numba.extending import register_jitable
 from hpcblaz.bodies.records import LANES, NATURAL
 
 from .constants import SIZE, STRIDE
-from .scalars import cuda
+from .scalars import cuda, times_double
 
 
 @register_jitable(forceinline=True)
@@ -22,7 +22,7 @@ def open_tile(indices, side, tile, count, step, mean_step, widths, positions, gr
         region = starts[tile, 2]
         if kept[region, 0] and kept[region, 1] == 0:
             first = starts[tile, 0] + t // LANES * LANES * kept[region, 0]
-            mean = own_step * np.float64(indices[np.uint64(first + t % LANES)])
+            mean = times_double(own_step, np.float64(indices[np.uint64(first + t % LANES)]))
     cuda.syncthreads()
     return np.int64(NATURAL | (NATURAL - 1)), own_step, mean
 

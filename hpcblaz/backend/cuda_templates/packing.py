@@ -107,7 +107,7 @@ def find_widths(integers, owner, count, mask, widths, group_bits, group_words):
         for k in range(lane, SIZE, LANES):
             bits = np.uint32(0)
             for j in range(LANES):
-                bits |= fold(integers[np.uint64(k * STRIDE + owner[group * LANES + j])])
+                bits = np.uint32(bits | fold(integers[np.uint64(k * STRIDE + owner[group * LANES + j])]))
             widths[group * SIZE + k] = 32 - cuda.clz(bits) if k else 0
     cuda.syncthreads()
     if t < STRIPS:
