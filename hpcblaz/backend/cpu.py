@@ -29,7 +29,7 @@ def array_module() -> ModuleType:
 
 def asarray(x: Any) -> NDArray[Any]:
     """Return an array in host memory, wherever it was."""
-    return gpu.asnumpy(x) if gpu.is_device_array(x) else np.asarray(x)
+    return gpu.asnumpy(gpu.asarray(x)) if gpu.is_device_array(x) else np.asarray(x)
 
 
 def asnumpy(x: Any) -> NDArray[Any]:

@@ -9,10 +9,8 @@ With ``NUMBA_ENABLE_CUDASIM=1`` the kernels run in Numba's simulator, on arrays 
 
 import importlib
 import math
-import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, lru_cache
 from types import ModuleType
@@ -21,15 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import cuda_build
 from hpcblaz.backend.compile import fits_registers
+from hpcblaz.backend.gpu_launch import SIMULATED, launch
 from hpcblaz.backend.gpu_memory import Scratch, Tables, columns_bytes, runs
 from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks, Progress
 from hpcblaz.bodies.records import TILE
 from hpcblaz.errors import DeviceError, MissingDependencyError
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
-_LEAST_CAPABILITY = (8, 0)
 _WAVES = 32  # threads of a reduction, in tiles, for each multiprocessor
 
 
@@ -153,48 +149,6 @@ def _on(array: Any) -> AbstractContextManager[Any]:
     return nullcontext() if SIMULATED else array.device
 
 
-@cache
-def _architecture(device: int) -> tuple[int, int]:
-    text = array_module().cuda.Device(device).compute_capability
-    found = int(text[:-1]), int(text[-1])
-    if found < _LEAST_CAPABILITY:  # kernels need more shared memory than older cards have
-        raise DeviceError(f"expected a card of compute capability 8.0 or newer, got {found[0]}.{found[1]}")
-    return found
-
-
-_loaded: dict[tuple[Any, ...], Any] = {}
-_notes: list[tuple[str, Any, Any]] | None = None  # name, begin and end of kernels, while somebody wants to know
-
-
-@contextmanager
-def kernel_times() -> Iterator[dict[str, float]]:
-    """Yield a dictionary that has, once the context is left, the seconds that each kernel took in it, by name."""
-    global _notes
-    times: dict[str, float] = {}
-    notes: list[tuple[str, Any, Any]] = []
-    _notes = notes
-    try:
-        yield times
-    finally:
-        _notes = None
-    for name, begin, end in notes:
-        if SIMULATED:
-            seconds = end - begin
-        else:
-            end.synchronize()
-            seconds = 1e-3 * array_module().cuda.get_elapsed_time(begin, end)
-        times[name] = times.get(name, 0.0) + seconds
-
-
-def _now() -> Any:
-    """Return the time of the simulator, or an event on the current stream."""
-    if SIMULATED:
-        return time.perf_counter()
-    event = array_module().cuda.Event()
-    event.record()
-    return event
-
-
 def _launch(
     numerics: Numerics,
     form: str,
@@ -207,29 +161,7 @@ def _launch(
 ) -> None:
     """Queue a kernel, a tile of 128 threads for each of `tiles`, on the current stream."""
     kernel = getattr(numerics.cuda_kernel(template, form, in_registers), name)
-    begin = None if _notes is None else _now()
-    if SIMULATED:
-        from numba import cuda
-
-        cuda.jit(kernel)[tiles, TILE, 0, shared](*arguments)
-    else:
-        _run(kernel, arguments, tiles, shared)
-    if _notes is not None:
-        _notes.append((name, begin, _now()))
-
-
-def _run(kernel: Callable[..., None], arguments: tuple[Any, ...], tiles: int, shared: int) -> None:
-    """Queue the machine code of a kernel, which is made and loaded if it is not there yet."""
-    xp = array_module()
-    device = xp.cuda.Device().id
-    key = (device, kernel, tuple(getattr(argument, "dtype", None) for argument in cuda_build.flatten(arguments)))
-    if key not in _loaded:
-        code = cuda_build.build(kernel, arguments, _architecture(device))
-        function = xp.RawModule(path=str(code.path)).get_function(code.entry)
-        if shared + code.shared_bytes > 48 << 10:
-            function.max_dynamic_shared_size_bytes = shared
-        _loaded[key] = function
-    _loaded[key]((tiles,), (TILE,), tuple(cuda_build.flatten(arguments)), shared_mem=shared)
+    launch(array_module(), kernel, arguments, tiles, shared)
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpcblaz._version import __version__
-from hpcblaz.backend import gpu
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError, FileFormatError, MissingDependencyError, StorageError
@@ -84,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     head = machine()
     if arguments.gpu:
         head |= gpu_benchmark.card()
-        report = gpu_benchmark.run(settings, (8,) if arguments.quick and gpu.SIMULATED else gpu_benchmark.SIDES)
+        report = gpu_benchmark.run(settings)
     else:
         report = _on_cpu(settings)
     lines = table(report, settings)
@@ -197,8 +196,11 @@ def _percent(factor: float) -> str:
 
 def table(report: Report, settings: Settings) -> list[str]:
     """Return the rows by topic, as lines of text, with what falls short and what is absent at the end."""
-    lines = [f"Fields, {'QUICK TRIAL, ' if settings.quick else ''}{settings.threads} threads for operations and NumPy, "
-             "one for compression. x: ours over theirs; for operations: how many times faster."]  # fmt: skip
+    where = f"{settings.threads} threads for operations and NumPy, one for compression"
+    if report.rows and all(row.topic in gpu_benchmark.TOPICS for row in report.rows):
+        where = "one GPU"
+    lines = [f"Fields, {'QUICK TRIAL, ' if settings.quick else ''}{where}. "
+             "x: ours over theirs; for operations: how many times faster."]  # fmt: skip
     for topic in dict.fromkeys(row.topic for row in report.rows):
         rows = [row for row in report.rows if row.topic == topic]
         lines += ["", topic.upper(), *(_bound_table(rows) if topic == BOUND else _peer_table(rows))]

@@ -4,8 +4,8 @@
     From an array to a CompressedArray.
 ``array``
     CompressedArray: values, arithmetic and statistics as methods.
-``codec``
-    ToleranceCodec and BlockCodec.
+``codec``, ``target``
+    ToleranceCodec and BlockCodec, and what they are to hold.
 ``arithmetic``, ``statistics``, ``blockwise``
     Operations on coefficients; ``moments`` are the sums that statistics are made of.
 ``certificates``, ``scalars``
@@ -15,7 +15,8 @@
 ``saving``, ``storage``
     To files and from files; ``fileformat`` is their header, ``regroup`` brings blocks to other ranks.
 ``benchmark``, ``timing``, ``peers``, ``processes``, ``sample_fields``
-    What ``hpcblaz bench fields`` measures, on what, and against what.
+    What ``hpcblaz bench fields`` measures, on what, and against what; ``gpu_benchmark``, ``gpu_peers`` and
+    ``gpu_timing`` do so on a GPU.
 ``readers``, ``atomic``
     Plain arrays in files, and files that are written whole or not at all.
 """

@@ -156,6 +156,13 @@ class CompressedArray:
             If `device` is anything else.
         DeviceError, MissingDependencyError
             If there is no GPU, or what drives it is not installed.
+
+        Examples
+        --------
+        >>> import numpy as np, hpcblaz as hb
+        >>> a = hb.compress(np.linspace(0, 1, 100), tolerance=1e-3)
+        >>> a.to_device("cpu").device
+        'cpu'
         """
         move = gpu.to_device if choose_device(device) == "gpu" else gpu.to_host
         return self._replace(blocks=move(self._blocks), promise=self._promise, attributes=self._attributes)

@@ -4,21 +4,14 @@ import argparse
 import importlib
 import json
 import math
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import INSIDE_MPIRUN
 
-from hpcblaz.backend import gpu
 from hpcblaz.cli import bench
-from hpcblaz.cli.main import main
 from hpcblaz.errors import FileFormatError, HpcblazError, MissingDependencyError, StorageError
 from hpcblaz.fields import benchmark, peers, processes, sample_fields, timing
 from hpcblaz.fields.sample_fields import SampleField
@@ -241,27 +234,3 @@ def test_without_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes.Path, "read_text", lambda self: (_ for _ in ()).throw(OSError()))
     assert processes._peak() > 1 << 20
     assert bench._processor()
-
-
-@pytest.mark.skipif(gpu.SIMULATED or Path("/proc/driver/nvidia/version").exists(), reason="there is a GPU")
-def test_without_a_gpu_there_is_nothing_to_measure_on_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "fields", "--gpu"]) == 1
-    assert re.search("cuda13|CUDA device", capsys.readouterr().err)
-
-
-@pytest.mark.skipif(INSIDE_MPIRUN, reason="one rank of several")
-def test_the_benchmark_of_a_gpu_in_the_simulator(tmp_path: Path) -> None:
-    path = tmp_path / "gpu.json"
-    command = [sys.executable, "-m", "hpcblaz.cli.main", "bench", "fields", "--gpu", "--quick", "--json", str(path)]
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(path.read_text())
-    assert "simulator" in found["machine"]["card"]
-    rows = {(row["topic"], row["quantity"]) for row in found["rows"]}
-    for name in ("mean", "variance", "norm", "dot", "covariance", "cosine similarity", "a + b"):
-        assert ("GPU operations", name) in rows
-    for name in ("measure", "write", "encode_fixed", "scan"):
-        assert ("GPU kernels", name) in rows
-    assert not [row for row in found["rows"] if "BROKEN" in row["note"]]
-    assert all(row["met"] for row in found["rows"] if row["quantity"] in ("worst error", "beyond input and output"))

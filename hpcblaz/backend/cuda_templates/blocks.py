@@ -71,14 +71,21 @@ def place_of(region, block, blocks):
 
 
 @register_jitable(forceinline=True)
-def load_tile(x, shape, region, first, count, starts, samples):
-    """Load the blocks of a tile. Threads of a warp read neighbouring cells where blocks lie side by side."""
+def find_starts(region, first, count, shape, starts):
+    """Find where in a field of C order each block of a tile begins."""
     t = cuda.threadIdx.x
     if t < count:
         c0, c1, c2, c3 = first_cell(region, first + t)
         starts[t] = ((c0 * shape[1] + c1) * shape[2] + c2) * shape[3] + c3
+    cuda.syncthreads()
+
+
+@register_jitable(forceinline=True)
+def load_tile(x, shape, region, first, count, starts, samples):
+    """Load the blocks of a tile. Threads of a warp read neighbouring cells where blocks lie side by side."""
+    t = cuda.threadIdx.x
+    find_starts(region, first, count, shape, starts)
     if IN_REGISTERS:
-        cuda.syncthreads()
         for j in range(SIDE3):
             cell = t + TILE * j
             block = cell >> SHIFT3
@@ -109,10 +116,7 @@ def load_tile(x, shape, region, first, count, starts, samples):
 def store_tile(samples, region, first, count, starts, offset, out, shape):
     """Store the full blocks of a tile, all within `out`; offset is added to every value."""
     t = cuda.threadIdx.x
-    if t < count:
-        c0, c1, c2, c3 = first_cell(region, first + t)
-        starts[t] = ((c0 * shape[1] + c1) * shape[2] + c2) * shape[3] + c3
-    cuda.syncthreads()
+    find_starts(region, first, count, shape, starts)
     for j in range(SIDE3):
         cell = t + TILE * j
         block = cell >> SHIFT3

@@ -15,7 +15,7 @@ from hpcblaz.bodies.steps import LEVELS
 from .constants import IN_REGISTERS, SIZE, STRIDE
 from .packing import HEADER, find_means, find_widths, open_tile, record_words, unpack_tile, write_record
 from .scalars import cuda, nearest_double, power, times_double
-from .tile import largest_of_row, record_memory, sum_rows
+from .tile import largest_of_row, packing_memory, record_memory, sum_rows
 
 COLUMNS = SIZE * STRIDE
 WIDTHS = STRIPS * SIZE
@@ -91,14 +91,11 @@ def combine(
         header = headers[cuda.blockIdx.x * STRIPS * HEADER : (cuda.blockIdx.x + 1) * STRIPS * HEADER]
     integers, others = both[:COLUMNS], both[COLUMNS:]
     positions, group_bits, slots, owner = record_memory()
-    group_words = cuda.shared.array(STRIPS, int32)
     levels = cuda.shared.array(TILE, int32)
-    means = cuda.shared.array(TILE, int32)
     wide = cuda.shared.array(STRIPS, int32)
     other_wide = cuda.shared.array(STRIPS, int32)
     some = cuda.shared.array(STRIPS, int32)
-    least = cuda.shared.array(STRIPS, int32)
-    mean_widths = cuda.shared.array(STRIPS, int32)
+    group_words, least, mean_widths, means = packing_memory()
     sums = cuda.shared.array(STRIPS, int64)
     rows = cuda.shared.array(TWO_ROWS, float64)
     mean_step = power(mean_exponent)

@@ -26,7 +26,7 @@ from .columns import (
 from .constants import IN_REGISTERS, KIND, REAL, SIZE, STRIDE
 from .packing import HEADER, arrange, find_means, find_widths, record_words, write_record
 from .scalars import cuda, forget, nearest, power, quotient, times
-from .tile import largest_of_row, sum_rows
+from .tile import largest_of_row, packing_memory, sum_rows
 
 COLUMNS = SIZE * STRIDE
 WIDTHS = STRIPS * SIZE
@@ -68,12 +68,9 @@ def measure(
     code = cuda.shared.array(TILE, int32)
     slots = cuda.shared.array(TILE, int32)
     owner = cuda.shared.array(TILE, int32)
-    means = cuda.shared.array(TILE, int32)
     dearest = cuda.shared.array(STRIPS, int32)
     group_bits = cuda.shared.array(STRIPS, int32)
-    group_words = cuda.shared.array(STRIPS, int32)
-    least = cuda.shared.array(STRIPS, int32)
-    mean_widths = cuda.shared.array(STRIPS, int32)
+    group_words, least, mean_widths, means = packing_memory()
     rows = cuda.shared.array(THREE_ROWS, float64)
     extent = four(shape)
     least_step = REAL(power(exponent))
@@ -174,11 +171,8 @@ def write(
     slots = cuda.shared.array(TILE, int32)
     owner = cuda.shared.array(TILE, int32)
     levels = cuda.shared.array(TILE, int32)
-    means = cuda.shared.array(TILE, int32)
     group_bits = cuda.shared.array(STRIPS, int32)
-    group_words = cuda.shared.array(STRIPS, int32)
-    least = cuda.shared.array(STRIPS, int32)
-    mean_widths = cuda.shared.array(STRIPS, int32)
+    group_words, least, mean_widths, means = packing_memory()
     sums = cuda.shared.array(STRIPS, int64)
     extent = four(shape)
     mean_step = REAL(power(exponent + mean_level))

@@ -21,6 +21,16 @@ def record_memory():
 
 
 @register_jitable(forceinline=True)
+def packing_memory():
+    """Return what threads share while they pack a record: words of groups, least means, widths of means, all means."""
+    group_words = cuda.shared.array(STRIPS, int32)
+    least = cuda.shared.array(STRIPS, int32)
+    mean_widths = cuda.shared.array(STRIPS, int32)
+    means = cuda.shared.array(TILE, int32)
+    return group_words, least, mean_widths, means
+
+
+@register_jitable(forceinline=True)
 def sum_rows(values, rows, out):
     """Sum `rows` rows of 128 values, each written by the threads of a tile, to `out` (at least as many entries)."""
     t = cuda.threadIdx.x
