@@ -17,7 +17,6 @@ __all__ = [
     "HpcblazError",
     "LayoutError",
     "MissingDependencyError",
-    "NonFiniteError",
     "PeerError",
     "ShapeError",
     "StorageError",
@@ -49,10 +48,6 @@ class DtypeError(HpcblazError, TypeError):
 
 class ToleranceError(HpcblazError, ValueError):
     """An error tolerance is not positive, not finite, or too small for the data's own precision."""
-
-
-class NonFiniteError(HpcblazError, ValueError):
-    """A NaN or an infinity came where only finite numbers can be dealt with."""
 
 
 class CodecError(HpcblazError, ValueError):

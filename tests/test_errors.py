@@ -31,7 +31,6 @@ def test_survives_pickling_with_text_and_notes(cls: type[Exception]) -> None:
         (errors.ShapeError, ValueError),
         (errors.DtypeError, TypeError),
         (errors.ToleranceError, ValueError),
-        (errors.NonFiniteError, ValueError),
         (errors.CodecError, ValueError),
         (errors.FileFormatError, ValueError),
         (errors.StorageError, OSError),

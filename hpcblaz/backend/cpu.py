@@ -200,7 +200,8 @@ def decode(
     out = np.empty(shape, numerics.dtype) if out is None else out
     if not out.size:
         return out
-    chosen = np.arange(len(grid.tiles)) if low is None and high is None else grid.tiles_touching(begin, end)
+    whole = bool((begin == 0).all() and (end == grid.shape4).all())
+    chosen = np.arange(len(grid.tiles)) if whole else grid.tiles_touching(begin, end)
     flat = out.reshape(-1)
     main, side, steps, mean_step = blocks.operands
     module = numerics.kernel("decode", blocks.form)
@@ -215,8 +216,9 @@ def decode(
     return out
 
 
-def _sum_tiles(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum over tiles, pairwise: NumPy does so along the contiguous axis only."""
+def _sum_tiles(rows: NDArray[np.float64], chosen: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Sum over the chosen tiles, pairwise: NumPy does so along the contiguous axis only."""
+    rows = rows if chosen is None else rows[chosen]
     return np.asarray(np.ascontiguousarray(rows.T).sum(axis=1))
 
 
@@ -227,19 +229,24 @@ def _read_only(x: NDArray[Any]) -> NDArray[Any]:
     return flat
 
 
-def total(blocks: Blocks, numerics: Numerics) -> float:
-    """Return the sum of the decoded samples."""
+def total(blocks: Blocks, numerics: Numerics, chosen: NDArray[np.bool_] | None = None) -> float:
+    """Return the sum of the decoded samples, of the chosen tiles (all by default)."""
     main, side, _, mean_step = blocks.operands
-    return float(
-        numerics.kernel("moments", blocks.form).sums(main, side, 0, len(numerics.grid.tiles), mean_step, numerics.roots)
-    )
+    sums = numerics.kernel("moments", blocks.form).sums
+    if chosen is None:
+        return float(sums(main, side, 0, len(numerics.grid.tiles), mean_step, numerics.roots))
+    edges = np.flatnonzero(np.diff(chosen, prepend=False, append=False))
+    spans = edges.reshape(-1, 2).tolist()
+    return math.fsum(sums(main, side, start, stop, mean_step, numerics.roots) for start, stop in spans)
 
 
-def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.float64]:
+def moments(
+    blocks: Blocks, numerics: Numerics, center: float, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Return the sum of (sample - center), and the sums of squares of the block means' and the other parts.
 
     float64, shape (3,): sum of deviations; sum over blocks of cells * (block mean - center)**2; sum of squares of all
-    coefficients but the first.
+    coefficients but the first. `chosen` are flags of the tiles to sum over, all by default.
     """
     main, side, steps, mean_step = blocks.operands
     tiles = numerics.grid.tiles
@@ -250,16 +257,22 @@ def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.flo
         module.moments(main, side, tiles, start, stop, steps, mean_step, numerics.roots, center, out)
 
     map_ranges(work, len(tiles), _MOMENT_TILES)
-    return _sum_tiles(out)
+    return _sum_tiles(out, chosen)
 
 
 def products(
-    a: Blocks, center_a: float, b: Blocks, center_b: float, numerics: Numerics, squares: bool
+    a: Blocks,
+    center_a: float,
+    b: Blocks,
+    center_b: float,
+    numerics: Numerics,
+    squares: bool,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return sums over two fields on one grid, float64, shape (8,).
 
     Deviations of a and of b from their centers; for the block means their squares and products (aa, bb, ab); and the
-    same for all other coefficients (aa and bb only if `squares`, else 0).
+    same for all other coefficients (aa and bb only if `squares`, else 0). `chosen` are flags of the tiles to sum over.
     """
     tiles = numerics.grid.tiles
     out = np.zeros((len(tiles), 8))
@@ -269,7 +282,7 @@ def products(
         module.products(*a.operands, center_a, *b.operands, center_b, tiles, start, stop, numerics.roots, squares, out)
 
     map_ranges(work, len(tiles), _MOMENT_TILES)
-    return _sum_tiles(out)
+    return _sum_tiles(out, chosen)
 
 
 def block_moments(

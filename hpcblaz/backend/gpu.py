@@ -314,8 +314,13 @@ def decode(
         return out
 
 
-def total(blocks: Blocks, numerics: Numerics) -> float:
-    """Return the sum of the decoded samples."""
+def _sum_tiles(rows: Any, chosen: NDArray[np.bool_] | None) -> Any:
+    """Sum over the chosen tiles, all by default."""
+    return (rows if chosen is None else rows[asarray(chosen)]).sum(axis=0)
+
+
+def total(blocks: Blocks, numerics: Numerics, chosen: NDArray[np.bool_] | None = None) -> float:
+    """Return the sum of the decoded samples, of the chosen tiles (all by default)."""
     with _on(_main(blocks)):
         tables = _tables(numerics)
         sums = array_module().zeros(tables.count)
@@ -326,10 +331,12 @@ def total(blocks: Blocks, numerics: Numerics) -> float:
             in_registers = fits_registers(numerics.grid.sides)
             grid = min(-(-tables.count // TILE), 2**31 - 1)
             _launch(numerics, blocks.form, in_registers, "moments", "sums", arguments, grid)
-        return float(sums.sum())
+        return float(_sum_tiles(sums, chosen))
 
 
-def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.float64]:
+def moments(
+    blocks: Blocks, numerics: Numerics, center: float, chosen: NDArray[np.bool_] | None = None
+) -> NDArray[np.float64]:
     """Return centred sums over a field; see :func:`hpcblaz.backend.cpu.moments`."""
     with _on(_main(blocks)):
         tables = _tables(numerics)
@@ -343,11 +350,17 @@ def moments(blocks: Blocks, numerics: Numerics, center: float) -> NDArray[np.flo
             )  # fmt: skip
             shared = columns_bytes(numerics, in_registers, 4)
             _launch(numerics, blocks.form, in_registers, "moments", "moments", arguments, scratch.tiles, shared)
-        return asnumpy(out.sum(axis=0))
+        return asnumpy(_sum_tiles(out, chosen))
 
 
 def products(
-    a: Blocks, center_a: float, b: Blocks, center_b: float, numerics: Numerics, squares: bool
+    a: Blocks,
+    center_a: float,
+    b: Blocks,
+    center_b: float,
+    numerics: Numerics,
+    squares: bool,
+    chosen: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
     """Return sums over two fields on one grid; see :func:`hpcblaz.backend.cpu.products`."""
     with _on(_main(a)):
@@ -361,7 +374,7 @@ def products(
             )  # fmt: skip
             shared = 2 * columns_bytes(numerics, in_registers, 4)
             _launch(numerics, a.form, in_registers, "moments", "products", arguments, scratch.tiles, shared)
-        return asnumpy(out.sum(axis=0))
+        return asnumpy(_sum_tiles(out, chosen))
 
 
 def block_moments(blocks: Blocks, numerics: Numerics, squares: bool) -> tuple[Any, Any]:

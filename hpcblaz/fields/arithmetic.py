@@ -10,6 +10,7 @@ from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import CodecError, HpcblazError, LayoutError, ShapeError, ToleranceError, UnsupportedOperationError
 from hpcblaz.fields.certificates import UNIT
+from hpcblaz.fields.missing import Missing, sum_of
 from hpcblaz.fields.scalars import ErrorBound
 
 if TYPE_CHECKING:
@@ -79,7 +80,18 @@ def scale(a: "CompressedArray", factor: float, dtype: np.dtype[Any], offset: flo
     error = ErrorBound(
         abs(factor) * a._field_error.max_abs + added, abs(factor) * a._field_error.l2 + added * math.sqrt(a.size)
     )
-    return a._replace(factor=new_factor, offset=new_offset, magnitude=magnitude, field_error=error, dtype=dtype)
+    return a._replace(
+        factor=new_factor,
+        offset=new_offset,
+        magnitude=magnitude,
+        field_error=error,
+        dtype=dtype,
+        missing=_scaled(a._missing, factor, dtype),
+    )
+
+
+def _scaled(missing: Missing | None, factor: float, dtype: np.dtype[Any]) -> Missing | None:
+    return None if missing is None else missing.scaled(factor).with_dtype(dtype)
 
 
 def multiply(a: "CompressedArray", other: Any) -> "CompressedArray":
@@ -141,12 +153,20 @@ def add(a: "CompressedArray", other: Any, weight_a: float, weight_b: float) -> "
         check_partners(a, other)
         check_same_codec(a, other)
     dtype = result_dtype(a, other)
+    missing = sum_of(_scaled(a._missing, weight_a, dtype), _scaled(other._missing, weight_b, dtype))
+    return _add_fields(a, other, weight_a, weight_b, dtype)._replace(missing=missing)
+
+
+def _add_fields(
+    a: "CompressedArray", other: "CompressedArray", weight_a: float, weight_b: float, dtype: np.dtype[Any]
+) -> "CompressedArray":
+    """Return the sum of two arrays with one codec, but for their missing cells."""
     lead = a._factor * weight_a
     if lead == 0.0 or other._factor == 0.0:
         constant, varying, weight = (a, other, weight_b) if lead == 0.0 else (other, a, weight_a)
         return _add_constant(varying, weight, constant, weight_b if weight == weight_a else weight_a, dtype)
     if abs(other._factor) > 2.0**32 * abs(lead):  # the payload is that of the larger one: it stays in range
-        return add(other, a, weight_b, weight_a)
+        return _add_fields(other, a, weight_b, weight_a, dtype)
     ratio = other._factor * weight_b / lead
     numerics = a._numerics if a._numerics.precision == "float64" else other._numerics
     if not _bound(a) + _bound(other) < 2.0**100 * abs(lead):

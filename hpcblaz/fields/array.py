@@ -17,6 +17,7 @@ from hpcblaz.errors import DtypeError, UnsupportedOperationError
 from hpcblaz.fields import arithmetic, blockwise, statistics
 from hpcblaz.fields.blockwise import BlockField
 from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec, half_unit
+from hpcblaz.fields.missing import Missing
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.window import Window
@@ -78,6 +79,7 @@ class CompressedArray:
         layout: Layout | None = None,
         promise: float | None = None,
         attributes: Mapping[str, Any] | None = None,
+        missing: Missing | None = None,
     ) -> None:
         self._blocks = blocks
         self._numerics = numerics
@@ -90,6 +92,7 @@ class CompressedArray:
         self._layout = layout
         self._promise = promise
         self._attributes = dict(attributes or {})
+        self._missing = missing
 
     def _replace(self, **changes: Any) -> "CompressedArray":
         """Return a copy with some constructor arguments changed; promise and attributes of the original lapse."""
@@ -104,6 +107,7 @@ class CompressedArray:
             "offset": self._offset,
             "layout": self._layout,
             "promise": None,
+            "missing": self._missing,
         }
         return CompressedArray(**(arguments | changes))
 
@@ -169,8 +173,8 @@ class CompressedArray:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the payload that this process holds."""
-        return self._blocks.nbytes
+        """Bytes of the payload that this process holds, with the places of its missing cells."""
+        return self._blocks.nbytes + (self._missing.nbytes if self._missing is not None else 0)
 
     @property
     def ratio(self) -> float:
@@ -187,6 +191,18 @@ class CompressedArray:
             else self._replace(layout=None, promise=self._promise, attributes=self._attributes)
         )
 
+    def missing(self) -> NDArray[np.bool_]:
+        """Return which cells of this rank's part are missing: bool, of its shape, in host memory."""
+        shape = self._numerics.grid.shape
+        if self._missing is None:
+            return np.zeros(shape, np.bool_)
+        return self._missing.window((0,) * len(shape), shape)
+
+    def count(self) -> int:
+        """Return how many cells of the whole field hold numbers; with a layout, a collective call."""
+        missing = self._missing.count if self._missing is not None else 0
+        return self.size - int(self._comm.allgather(np.array([missing])).sum())
+
     @property
     def attributes(self) -> dict[str, Any]:
         """What the file that the array was loaded from holds beside it (a copy); results of operations have none."""
@@ -196,7 +212,7 @@ class CompressedArray:
     def error(self) -> ErrorBound:
         """Bounds of the difference between the decompressed values and the original data.
 
-        They include what rounding to `dtype` adds.
+        They include what rounding to `dtype` adds. Missing cells are exact.
         """
         max_abs, l2 = self._field_error.max_abs, self._field_error.l2
         root = math.sqrt(self.size)
@@ -245,9 +261,10 @@ class CompressedArray:
         Returns
         -------
         numpy.ndarray (or cupy.ndarray, on a GPU)
-            Of `dtype`, in C order, of `shape` (or the layout's local shape).
+            Of `dtype`, in C order, of `shape` (or the layout's local shape). Missing cells are as they were.
         """
-        return self._to_dtype(self._drivers.decode(self._blocks, self._evaluation, self._factor, self._offset))
+        shape = self._numerics.grid.shape
+        return self._raw((0,) * len(shape), shape)
 
     @property
     def _drivers(self) -> Any:
@@ -275,9 +292,11 @@ class CompressedArray:
         return window.take(self._raw(low, high))
 
     def _raw(self, low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[Any]:
-        return self._to_dtype(
-            self._drivers.decode(self._blocks, self._evaluation, self._factor, self._offset, low, high)
-        )
+        drivers = self._drivers
+        values = self._to_dtype(drivers.decode(self._blocks, self._evaluation, self._factor, self._offset, low, high))
+        if self._missing is not None:
+            self._missing.put(values, low, high, drivers.asarray)
+        return values
 
     def _to_dtype(self, values: NDArray[Any]) -> NDArray[Any]:
         xp = self._drivers.array_module()
@@ -325,7 +344,9 @@ class CompressedArray:
         target = np.dtype(dtype)
         if target.name not in ("float16", "float32", "float64"):
             raise DtypeError(f"expected float16, float32 or float64, got {target}: decompress to get other types")
-        return self if target == self._dtype else self._replace(dtype=target)
+        if target == self._dtype:
+            return self
+        return self._replace(dtype=target, missing=None if self._missing is None else self._missing.with_dtype(target))
 
     def save(self, path: str | os.PathLike[str], *, attributes: Mapping[str, Any] | None = None) -> None:
         """Write the array to a file; see :func:`hpcblaz.save`."""

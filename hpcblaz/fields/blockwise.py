@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import CodecError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
 from hpcblaz.fields.certificates import UNIT
-from hpcblaz.fields.moments import check_array, check_not_empty, decode_window, has_means, value_rounding
+from hpcblaz.fields.gaps import decode_window, slabs
+from hpcblaz.fields.moments import check_array, check_values, has_means, value_rounding
 from hpcblaz.fields.scalars import CertifiedFloat
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class BlockField(NamedTuple):
     Parameters
     ----------
     values : numpy.ndarray
-        float64, of the shape of the grid of blocks.
+        float64, of the shape of the grid of blocks. NaN for a block of missing cells only.
     error : numpy.ndarray
         float64, of the same shape: each value is within its error of that of the original data.
     """
@@ -85,64 +87,98 @@ def block_standard_deviation(a: "CompressedArray") -> BlockField:
 
 
 def _block_cells(a: "CompressedArray") -> NDArray[np.float64]:
-    """Return the cells of each block, on the array's device."""
+    """Return how many cells of each block hold numbers, on the array's device."""
     grid = a._numerics.grid
     cells = np.ones(grid.blocks)
     for axis, (n, side) in enumerate(zip(grid.shape, grid.block_shape, strict=True)):
         lengths = np.minimum(side, n - side * np.arange(grid.blocks[axis]))
         cells = cells * lengths.reshape([-1 if i == axis else 1 for i in range(grid.ndim)])
+    if a._missing is not None:
+        for low, high in slabs(a):
+            missing = a._missing.window(low, high)
+            cells[_block_rows(grid, low, high)] -= _block_sums(grid, missing.astype(np.float64))
     placed: NDArray[np.float64] = drivers_of(a._blocks).asarray(cells)
     return placed
 
 
+def _block_rows(grid: BlockGrid, low: tuple[int, ...], high: tuple[int, ...]) -> slice:
+    """Return the blocks of a slab of whole blocks, along the first axis."""
+    side = grid.block_shape[0]
+    return slice(low[0] // side, -(-high[0] // side))
+
+
+def _block_sums(grid: BlockGrid, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum over each block of a slab."""
+    for axis, side in enumerate(grid.block_shape):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
+    return values
+
+
 def _block_delta(a: "CompressedArray") -> NDArray[np.float64]:
     xp = drivers_of(a._blocks).array_module()
-    delta: NDArray[np.float64] = xp.minimum(a._field_error.max_abs, a._field_error.l2 / xp.sqrt(_block_cells(a)))
-    return delta
+    cells = _block_cells(a)
+    delta = xp.minimum(a._field_error.max_abs, a._field_error.l2 / xp.sqrt(xp.maximum(cells, 1)))
+    known: NDArray[np.float64] = xp.where(cells > 0, delta, math.inf)
+    return known
 
 
 def _blocks(a: "CompressedArray", squares: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return means and variances of the blocks of the local part."""
-    grid = a._numerics.grid
+    drivers = drivers_of(a._blocks)
     if not has_means(a):
-        return _decoded_blocks(a)
-    means, energies = drivers_of(a._blocks).block_moments(a._blocks, a._numerics, squares)
+        return _decoded_blocks(a, None)
+    means, energies = drivers.block_moments(a._blocks, a._numerics, squares)
     means = a._factor * means + a._offset
-    xp = drivers_of(a._blocks).array_module()
-    variances = xp.zeros(grid.blocks) if energies is None else a._factor * (a._factor * energies) / _block_cells(a)
-    return means, variances
+    xp = drivers.array_module()
+    variances = xp.zeros_like(means)
+    if energies is not None:
+        variances = a._factor * (a._factor * energies) / xp.maximum(_block_cells(a), 1)
+    if a._missing is None:
+        return means, variances
+    wanted = a._missing.blocks(a._numerics.grid)
+    found, spread = _decoded_blocks(a, wanted)
+    gaps = drivers.asarray(wanted)
+    return xp.where(gaps, found, means), xp.where(gaps, spread, variances)
 
 
-def _decoded_blocks(a: "CompressedArray") -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return them from decoded values, in host memory meanwhile."""
+def _decoded_blocks(
+    a: "CompressedArray", wanted: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return means and variances from decoded values, slab by slab in host memory; NaN for blocks without any.
+
+    With `wanted`, slabs without such a block are left out.
+    """
     grid, drivers = a._numerics.grid, drivers_of(a._blocks)
-    cells = drivers.asnumpy(_block_cells(a))
-
-    def block_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
-        for axis, side in enumerate(grid.block_shape):
-            values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
-        return values
-
-    if not grid.size:
-        return drivers.asarray(cells), drivers.asarray(cells)
-    values = drivers.asnumpy(decode_window(a, (0,) * grid.ndim, grid.shape))
-    means = block_sums(values) / cells
-    spread = means
-    for axis, (n, side) in enumerate(zip(grid.shape, grid.block_shape, strict=True)):
-        spread = np.repeat(spread, side, axis=axis).take(range(n), axis=axis)
-    return drivers.asarray(means), drivers.asarray(block_sums((values - spread) ** 2) / cells)
+    means, variances = np.full(grid.blocks, np.nan), np.full(grid.blocks, np.nan)
+    for low, high in slabs(a):
+        rows = _block_rows(grid, low, high)
+        if wanted is not None and not wanted[rows].any():
+            continue
+        values = drivers.asnumpy(decode_window(a, low, high))
+        weights = np.ones_like(values) if a._missing is None else (~a._missing.window(low, high)).astype(np.float64)
+        cells = _block_sums(grid, weights)
+        with np.errstate(invalid="ignore"):  # blocks without a value have no mean
+            mean = _block_sums(grid, values * weights) / cells
+            spread = mean
+            for axis, (n, side) in enumerate(zip(values.shape, grid.block_shape, strict=True)):
+                spread = np.repeat(spread, side, axis=axis).take(range(n), axis=axis)
+            deviation = np.where(weights > 0, values - spread, 0)
+            means[rows] = mean
+            variances[rows] = _block_sums(grid, deviation * deviation) / cells
+    return drivers.asarray(means), drivers.asarray(variances)
 
 
 def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: float = 1.0) -> CertifiedFloat:
     """Return the approximate Wasserstein distance of PyBlaz between two arrays.
 
     The means of the blocks, through a softmax, are taken for masses; the distance is the p-mean of the differences of
-    the sorted masses. The bound is with respect to the same number for the original data, with the same blocks.
+    the sorted masses. The bound is with respect to the same number for the original data, with the same blocks. Blocks
+    of which an array has no value are left out.
 
     Parameters
     ----------
     a, b : CompressedArray
-        Of one shape, layout and block shape, not empty.
+        Of one shape, layout and block shape, with a value.
     order : float, default 1.0
         p, at least 1.
 
@@ -156,7 +192,6 @@ def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: f
         If block shapes differ.
     """
     check_array(a, "a")
-    check_not_empty(a, "Wasserstein distance")
     if not order >= 1 or not math.isfinite(order):
         raise UnsupportedOperationError(f"expected an order of at least 1, got {order!r}")
     with a._comm.together():
@@ -167,12 +202,12 @@ def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: f
                 f"expected two arrays of one block shape, got {a.codec.block_shape} and {b.codec.block_shape}"
             )
     masses, moved = [], []
-    for array in (a, b):
-        field, drivers = block_mean(array), drivers_of(array._blocks)
-        own = (drivers.asnumpy(field.values).ravel(), drivers.asnumpy(field.error).ravel())
-        pieces = array._comm.gather_objects(own)
-        means = np.concatenate([piece[0] for piece in pieces])
-        error = float(max(piece[1].max(initial=0.0) for piece in pieces))
+    fields = [_gathered(array) for array in (a, b)]
+    both = np.isfinite(fields[0].values) & np.isfinite(fields[1].values)
+    check_values(a, int(both.sum()), "Wasserstein distance")
+    for field in fields:
+        error = float(field.error[both].max())
+        means = field.values[both]
         means = means - means.max()
         mass = np.exp(means)
         means = means - math.log(mass.sum())
@@ -182,6 +217,13 @@ def wasserstein_distance(a: "CompressedArray", b: "CompressedArray", *, order: f
     value = _power_mean(np.abs(masses[0] - masses[1]), order)
     bound = sum(_power_mean(move, order) for move in moved)
     return CertifiedFloat(value, bound * (1 + 2.0**-30) + 64 * UNIT * value)
+
+
+def _gathered(a: "CompressedArray") -> BlockField:
+    """Return the means of the blocks of all ranks, in host memory."""
+    field, drivers = block_mean(a), drivers_of(a._blocks)
+    pieces = a._comm.gather_objects((drivers.asnumpy(field.values).ravel(), drivers.asnumpy(field.error).ravel()))
+    return BlockField(*(np.concatenate(parts) for parts in zip(*pieces, strict=True)))
 
 
 def _power_mean(values: NDArray[np.float64], order: float) -> float:

@@ -79,7 +79,7 @@ def _up(value: float) -> float:
     return math.nextafter(value, math.inf)
 
 
-def mean_error(max_abs: float, l2: float, n: int) -> float:
+def mean_error(max_abs: float, l2: float, n: float) -> float:
     """Return the bound of a mean: ``|mean(x - a)| <= min(max_abs, l2 / sqrt(n))``."""
     return min(max_abs, l2 / math.sqrt(n))
 

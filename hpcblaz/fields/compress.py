@@ -7,17 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcblaz.backend import gpu
-from hpcblaz.backend.dispatch import choose_device, drivers
-from hpcblaz.backend.payload import Numerics, PackedBlocks, Progress
+from hpcblaz.backend.dispatch import choose_device
+from hpcblaz.backend.payload import PackedBlocks, Progress
 from hpcblaz.errors import (
     ConfigurationError,
     DtypeError,
     HpcblazError,
     LayoutError,
-    NonFiniteError,
-    ShapeError,
     ToleranceError,
-    UnsupportedOperationError,
 )
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import (
@@ -25,18 +22,14 @@ from hpcblaz.fields.codec import (
     BlockCodec,
     Codec,
     empty_blocks,
-    grid_of,
     growth,
     half_unit,
     rounding,
-    with_block_shape,
 )
 from hpcblaz.fields.scalars import ErrorBound
+from hpcblaz.fields.source import Source
 from hpcblaz.fields.target import Target
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
-
-_EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
-_SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
 
 
 def compress(
@@ -47,6 +40,7 @@ def compress(
     psnr: float | None = None,
     rate: float | None = None,
     codec: Codec | None = None,
+    fill_value: float | None = None,
     layout: Layout | None = None,
     device: str | None = None,
     progress: Progress | None = None,
@@ -56,22 +50,28 @@ def compress(
     With one of `tolerance`, `relative`, `psnr` and `rate` the error is measured and guaranteed; with a
     :class:`BlockCodec`, which takes none of them, it is measured.
 
+    NaN, infinities, cells that hold `fill_value` and masked cells are missing: they come back as they were, bounds
+    are those of the others, and statistics skip them.
+
     Parameters
     ----------
     x : array_like
         1 to 4 axes, any strides and byte order; float16, float32 or float64, or integers that a float64 holds exactly.
         An array on a GPU (of CuPy, or of any library with DLPack or ``__cuda_array_interface__``) stays there.
-        With a layout: this rank's part of the field.
+        Masked cells of a masked array become `fill_value` if it is given, else NaN, and its own fill value if it holds
+        integers. With a layout: this rank's part of the field.
     tolerance : float, optional
         ``abs(x - a) <= tolerance`` holds for every value.
     relative : float, optional
-        The same, as a fraction of the range ``x.max() - x.min()`` of the whole field.
+        The same, as a fraction of the range ``x.max() - x.min()`` of the whole field, missing cells left out.
     psnr : float, optional
         Least peak signal-to-noise ratio, ``20 log10(range / rmse)``, in decibel.
     rate : float, optional
         Most bits a value, headers included; the smallest tolerance that keeps to it (within 2 %) is used.
     codec : ToleranceCodec or BlockCodec, optional
         Default: ``ToleranceCodec()``.
+    fill_value : int or float, optional
+        The number that stands for a missing one, such as -9999.
     layout : Layout, optional
         How the field is split over ranks. A collective call: every rank passes its part, and errors are raised on every
         rank or on none.
@@ -89,8 +89,6 @@ def compress(
     ------
     ToleranceError
         If the tolerance is not positive, or smaller than 32-bit indices can hold (the message names the smallest).
-    NonFiniteError
-        If there is a NaN or an infinity.
     DtypeError, ShapeError, CodecError, LayoutError, ConfigurationError
         If an argument is not as described above.
     DeviceError, MissingDependencyError
@@ -116,11 +114,14 @@ def compress(
     if layout is not None:
         _settle(where, x, comm)
     with comm.together():
-        source = _Source.of(x, target.codec, layout, where)
+        source = Source.of(x, target.codec, layout, where, fill_value)
     extent = source.global_extent(comm)
     if isinstance(target.codec, BlockCodec):
         return _compress_fixed(source, target.codec, extent, comm)
-    return target.search(lambda t: _compress_within(source, t, extent, comm, progress), source.cells, extent, comm)
+    valid = int(comm.allgather(np.array([source.valid])).sum())
+    return target.search(
+        lambda t: _compress_within(source, t, extent, comm, progress), (source.cells, valid), extent, comm
+    )
 
 
 def _settle(where: str, x: Any, comm: Communicator) -> None:
@@ -136,97 +137,8 @@ def _settle(where: str, x: Any, comm: Communicator) -> None:
             gpu.use_device(number)
 
 
-class _Source:
-    """A checked, C-contiguous input with all that the codec has to know of it."""
-
-    def __init__(
-        self, values: NDArray[Any], codec: Codec, dtype: np.dtype[Any], layout: Layout | None, device: str
-    ) -> None:
-        self.values = values
-        self.codec = codec
-        self.dtype = dtype
-        self.layout = layout
-        self.device = device
-        self.drivers = drivers(device)
-        self.grid = grid_of(codec, values.shape)
-
-    @classmethod
-    def of(cls, x: ArrayLike, codec: Codec, layout: Layout | None, device: str) -> "_Source":
-        if isinstance(x, CompressedArray):
-            raise UnsupportedOperationError(
-                "expected an array, got a CompressedArray: decompress it first, or keep it as it is"
-            )
-        masked = int(np.count_nonzero(np.ma.getmaskarray(x))) if isinstance(x, np.ma.MaskedArray) else 0
-        if masked:
-            raise NonFiniteError(f"expected an array without masked values, got {masked} masked: fill them first")
-        try:
-            array: Any = x if gpu.is_device_array(x) else np.asarray(x)
-        except ValueError as error:
-            raise DtypeError(f"expected an array of numbers, got {type(x).__name__}: {error}") from None
-        backend = drivers(device)
-        if gpu.is_device_array(array):
-            array = backend.asarray(array)
-        if array.dtype.newbyteorder("=").name not in _SUPPORTED:
-            raise DtypeError(
-                f"expected dtype float16, float32, float64 or an integer type, got {array.dtype}: "
-                "convert with x.astype(...), or compress real and imaginary parts separately"
-            )
-        dtype = array.dtype.newbyteorder("=")
-        if array.ndim == 0:
-            raise ShapeError("expected an array of 1 to 4 axes, got a single number: wrap it as np.array([x])")
-        codec = with_block_shape(codec, array.ndim)
-        if layout is not None:
-            if layout.block_shape != codec.block_shape:
-                raise LayoutError(
-                    f"expected a layout of the codec's block shape {codec.block_shape}, got {layout.block_shape}: "
-                    "pass block_shape= to Layout"
-                )
-            if array.shape != layout.local_shape:
-                raise ShapeError(
-                    f"expected this rank's part of shape {layout.local_shape}, got {array.shape}: "
-                    "layout.local(x) cuts it out of a whole array"
-                )
-        if isinstance(codec, BlockCodec):
-            codec.mask(codec.block_shape or ())
-        wide = np.float32 if dtype.name in _EXACT_IN_SINGLE else np.float64
-        if dtype.name in ("int64", "uint64") and array.size and max(-int(array.min()), int(array.max())) > 2**53:
-            raise DtypeError(
-                "expected integers of at most 2**53 in magnitude, which float64 holds exactly, "
-                f"got {int(array.min())} to {int(array.max())}"
-            )
-        if isinstance(array, np.ndarray):  # in order on the host: cards have one byte order
-            array = backend.asarray(np.ascontiguousarray(array, dtype=wide))
-        return cls(backend.array_module().ascontiguousarray(array, dtype=wide), codec, dtype, layout, device)
-
-    def numerics(self, precision: str) -> Numerics:
-        return Numerics(self.grid, self.codec.transform, precision)
-
-    def global_extent(self, comm: Communicator) -> tuple[float, float]:
-        """Return the least and greatest value of the whole field, (0, 0) if it is empty; raise if one is not finite."""
-        error: HpcblazError | None = None
-        extent: tuple[float, float] | None = (math.inf, -math.inf)
-        if self.values.size:
-            extent = self.drivers.value_range(self.values, self.numerics(self.values.dtype.name))
-            if extent is None:
-                bad = ~np.isfinite(self.drivers.asnumpy(self.values))
-                first = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), bad.shape))
-                error = NonFiniteError(
-                    f"expected finite values, got {int(bad.sum())} NaN or infinite of {bad.size}, the first at index "
-                    f"{first}: replace them first, for example with np.nan_to_num"
-                )
-        comm.agree(error)
-        extents = comm.allgather(np.array(extent))
-        low, high = float(extents[:, 0].min()), float(extents[:, 1].max())
-        return (low, high) if low <= high else (0.0, 0.0)
-
-    @property
-    def cells(self) -> int:
-        """Cells of the whole field."""
-        return math.prod(self.layout.global_shape) if self.layout is not None else self.values.size
-
-
 def _compress_within(
-    source: _Source,
+    source: Source,
     tolerance: float,
     extent: tuple[float, float],
     comm: Communicator,
@@ -275,6 +187,7 @@ def _compress_within(
         offset=extent[0] if constant else 0.0,
         layout=source.layout,
         promise=tolerance,
+        missing=source.missing,
     )
 
 
@@ -291,7 +204,7 @@ def _field_tolerance(tolerance: float, dtype: np.dtype[Any], precision: str, lar
     return max(tolerance / 2, tolerance - half_unit(dtype, largest + tolerance))
 
 
-def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
+def _precisions(source: Source, tolerance: float, largest: float) -> list[str]:
     """Return the precisions to try, the fastest first."""
     if source.values.dtype == np.float64:
         return ["float64"]
@@ -302,7 +215,7 @@ def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
 
 
 def _encode(
-    source: _Source, precision: str, tolerance: float, largest: float, progress: Progress | None
+    source: Source, precision: str, tolerance: float, largest: float, progress: Progress | None
 ) -> tuple[PackedBlocks, float, float] | None:
     codec = source.codec
     sides = codec.block_shape or ()
@@ -331,7 +244,7 @@ def _encode(
     return blocks, *_measured(max_abs, l2, source, precision)
 
 
-def _smallest(source: _Source, largest: float) -> float:
+def _smallest(source: Source, largest: float) -> float:
     """Return a tolerance that is surely large enough for 32-bit indices and double precision."""
     sides = source.codec.block_shape or ()
     gain = growth(source.codec.transform, sides)
@@ -346,7 +259,7 @@ def _smallest(source: _Source, largest: float) -> float:
     return min(2 * least, least + half_unit(source.dtype, 2 * largest))
 
 
-def _measured(max_abs: float, l2: float, source: _Source, precision: str) -> tuple[float, float]:
+def _measured(max_abs: float, l2: float, source: Source, precision: str) -> tuple[float, float]:
     """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
     unit = UNIT_ROUNDOFF[precision]
     cells = source.values.size
@@ -361,14 +274,14 @@ def _root_of_squares(norms: NDArray[np.float64]) -> float:
     return float(np.hypot.reduce(norms)) * (1 + 2.0**-51 * (1 + len(norms)))
 
 
-def _check_magnitude(source: _Source, largest: float) -> None:
+def _check_magnitude(source: Source, largest: float) -> None:
     """Raise DtypeError if squares of coefficients could leave double precision."""
     if largest > 1e150:
         raise DtypeError(f"expected values of at most 1e150 in magnitude, got {largest:g}: rescale the data")
 
 
 def _compress_fixed(
-    source: _Source, codec: BlockCodec, extent: tuple[float, float], comm: Communicator
+    source: Source, codec: BlockCodec, extent: tuple[float, float], comm: Communicator
 ) -> CompressedArray:
     sides = source.grid.block_shape
     largest = max(abs(extent[0]), abs(extent[1]))
@@ -384,5 +297,12 @@ def _compress_fixed(
     bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
-        blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout
+        blocks,
+        numerics,
+        source.codec,
+        source.dtype,
+        field_error,
+        magnitude=largest,
+        layout=source.layout,
+        missing=source.missing,
     )

@@ -9,7 +9,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,10 +19,11 @@ from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.bodies.records import FIXED_WORDS, TILE, strips_of
 from hpcblaz.errors import FileFormatError, HpcblazError, StorageError
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
+from hpcblaz.fields.missing import KINDS
 from hpcblaz.mpi import Layout
 
 MAGIC = b"\x89hbz\r\n\x1a\n"
-VERSION = 1
+VERSIONS = (1, 2)  # the second has missing cells, which a reader of the first would take for numbers
 PREAMBLE = struct.Struct("<8sIIQQI")  # magic, version, CRC of the header, its length, length of the file, CRC of these
 HEADER_START = 40
 ALIGNMENT = 64
@@ -46,11 +47,25 @@ class Section:
 
 @dataclass(frozen=True)
 class PartHeader:
-    """What one rank wrote: its sections by name, and the exponents of its steps (0 for a BlockCodec)."""
+    """What one rank wrote.
+
+    Parameters
+    ----------
+    sections : mapping
+        By their names.
+    exponent, mean_exponent : int
+        Of its steps; 0 for a BlockCodec.
+    kinds : tuple of str
+        What its missing cells hold, in the order of the section 'missing'.
+    fill_value : int or float, optional
+        What those of the kind 'fill' hold.
+    """
 
     sections: Mapping[str, Section]
     exponent: int = 0
     mean_exponent: int = 0
+    kinds: tuple[str, ...] = ()
+    fill_value: float | int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +130,8 @@ class FileHeader:
         )
         text = _json(_plain(self))
         length = max(HEADER_START + len(text), end)
-        fixed = PREAMBLE.pack(MAGIC, VERSION, zlib.crc32(text), len(text), length, 0)[:-4]
+        version = VERSIONS[any("missing" in part.sections for part in self.parts)]
+        fixed = PREAMBLE.pack(MAGIC, version, zlib.crc32(text), len(text), length, 0)[:-4]
         return (fixed + struct.pack("<I", zlib.crc32(fixed))).ljust(HEADER_START, b"\0") + text, length
 
 
@@ -149,7 +165,7 @@ def place_sections(header: FileHeader) -> FileHeader:
             for name, section in part.sections.items():
                 sections[name] = Section(position, section.length, section.crc)
                 position = -(-(position + section.length) // ALIGNMENT) * ALIGNMENT
-            parts.append(PartHeader(sections, part.exponent, part.mean_exponent))
+            parts.append(replace(part, sections=sections))
         placed = FileHeader(**{**header.__dict__, "parts": tuple(parts)})
         needed = len(_json(_plain(placed)))
         if needed <= text_length:
@@ -184,9 +200,10 @@ def decode_header(name: str, head: bytes, size: int) -> tuple[int, int]:
             f"{name}: expected a sound preamble, got a wrong checksum in bytes 0 to {HEADER_START - 1}: "
             "the file is damaged"
         )
-    if version != VERSION:
+    if version not in VERSIONS:
         raise FileFormatError(
-            f"{name}: expected format version {VERSION}, got {version}: read it with a newer hpcblaz than {__version__}"
+            f"{name}: expected a format version of at most {VERSIONS[-1]}, got {version}: read it with a newer hpcblaz "
+            f"than {__version__}"
         )
     if length != size:
         state = "truncated" if size < length else "followed by other data"
@@ -236,7 +253,10 @@ def _parse(fields: "_Fields", size: int, header_end: int) -> FileHeader:
     precision = fields.text("precision", ("float32", "float64"))
     layout = Layout(shape, block_shape=grid.block_shape, splits=splits, size=len(entries))
     parts = tuple(
-        _part(_Fields(fields.file, f"parts[{rank}].", entry), layout.shape_of(rank), codec, precision, size, header_end)
+        _part(
+            _Fields(fields.file, f"parts[{rank}].", entry),
+            *(layout.shape_of(rank), codec, precision, dtype, (size, header_end)),
+        )
         for rank, entry in enumerate(entries)
     )
     return FileHeader(
@@ -280,12 +300,17 @@ def _codec(fields: "_Fields") -> Codec:
 
 
 def _part(
-    fields: "_Fields", shape: tuple[int, ...], codec: Codec, precision: str, size: int, header_end: int
+    fields: "_Fields",
+    shape: tuple[int, ...],
+    codec: Codec,
+    precision: str,
+    dtype: np.dtype[Any],
+    limits: tuple[int, int],
 ) -> PartHeader:
     grid = BlockGrid(shape, codec.block_shape or ())
     counts = [math.prod(map(int, region[4:8])) for region in grid.regions]
     names = ("sizes", "words") if isinstance(codec, ToleranceCodec) else ("scales", "indices")
-    sections = {name: _section(fields.object(name), size, header_end) for name in names}
+    sections = {name: _section(fields.object(name), *limits) for name in names}
     found = {name: section.length for name, section in sections.items()}
     if isinstance(codec, ToleranceCodec):
         tiles = sum(-(-count // TILE) for count in counts)
@@ -293,9 +318,8 @@ def _part(
         if found["sizes"] != 4 * tiles or found["words"] < least or found["words"] % 4:
             fields.refuse("sizes", f"{4 * tiles} bytes, and at least {least} of words", f"{found}")
         low, high = _EXPONENTS
-        return PartHeader(
-            sections, fields.integer("exponent", low, high), fields.integer("mean_exponent", low, high + 15)
-        )
+        exponents = fields.integer("exponent", low, high), fields.integer("mean_exponent", low, high + 15)
+        return _with_missing(fields, PartHeader(sections, *exponents), dtype, limits)
     mask = codec.mask(grid.block_shape)
     kept = [int(mask[tuple(slice(0, int(n)) for n in region[12 - grid.ndim :])].sum()) for region in grid.regions]
     expected = {
@@ -304,7 +328,29 @@ def _part(
     }
     if found != expected:
         fields.refuse("scales", f"sections of {expected} bytes", f"{found}")
-    return PartHeader(sections)
+    return _with_missing(fields, PartHeader(sections), dtype, limits)
+
+
+def _with_missing(fields: "_Fields", part: PartHeader, dtype: np.dtype[Any], limits: tuple[int, int]) -> PartHeader:
+    """Return the part with its section of missing cells, if it has one."""
+    if "missing" not in fields.value:
+        return part
+    kinds = tuple(fields.list("missing_kinds"))
+    allowed = ("fill",) if dtype.kind in "iu" else KINDS
+    if any(kind not in allowed for kind in kinds) or len(set(kinds)) != len(kinds):
+        fields.refuse("missing_kinds", f"some of {', '.join(allowed)}", kinds)
+    value: float | int | None = None
+    if "fill" in kinds:
+        value = fields.get("fill_value")
+        if type(value) not in ((int,) if dtype.kind in "iu" else (int, float)) or not _holds(dtype, value):
+            fields.refuse("fill_value", f"a number that {dtype} holds", value)
+    sections = {**part.sections, "missing": _section(fields.object("missing"), *limits)}
+    return replace(part, sections=sections, kinds=kinds, fill_value=value)
+
+
+def _holds(dtype: np.dtype[Any], value: Any) -> bool:
+    limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    return bool(int(limits.min) <= value <= int(limits.max))
 
 
 def _section(fields: "_Fields", size: int, header_end: int) -> Section:
@@ -337,6 +383,8 @@ def _plain(header: FileHeader) -> dict[str, Any]:
         }
         if isinstance(header.codec, ToleranceCodec):
             entry |= {"exponent": part.exponent, "mean_exponent": part.mean_exponent}
+        if "missing" in part.sections:
+            entry |= {"missing_kinds": list(part.kinds), "fill_value": part.fill_value}
         parts.append(entry)
     return {
         "creator": header.creator,

@@ -5,19 +5,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import ShapeError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners, is_array
 from hpcblaz.fields.certificates import UNIT, mean_error
 from hpcblaz.fields.codec import UNIT_ROUNDOFF
+from hpcblaz.fields.gaps import Gaps, decode_window, gaps_of, slabs, valid_cells
 from hpcblaz.fields.scalars import CertifiedFloat
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
 
-_STREAM_CELLS = 1 << 20  # cells decoded at a time where coefficients cannot be used
 _SEQUENTIAL = 256  # double precision: most additions in a row, products included
 
 
@@ -82,10 +81,11 @@ def check_array(a: Any, name: str) -> None:
         )
 
 
-def check_not_empty(a: "CompressedArray", what: str) -> None:
-    """Raise ShapeError if an array has no values."""
-    if a.size == 0:
-        raise ShapeError(f"expected an array with values for its {what}, got shape {a.shape}")
+def check_values(a: "CompressedArray", n: float, what: str) -> None:
+    """Raise ShapeError if there is no value to look at: n is the number of values."""
+    if n == 0:
+        state = ", all of it missing" if a.size else ""
+        raise ShapeError(f"expected an array with values for its {what}, got shape {a.shape}{state}")
 
 
 def relative_rounding(*arrays: "CompressedArray") -> float:
@@ -110,33 +110,47 @@ def value_rounding(a: "CompressedArray") -> float:
 
 
 def moments_of(a: "CompressedArray", means_only: bool = False) -> Moments:
-    """Return the moments of a whole array; with `means_only` its sum of squares is left at 0."""
-    n = a._numerics.grid.size
+    """Return the moments of a whole array; with `means_only` its sum of squares may be left at 0.
+
+    Tiles without a missing cell are summed as coefficients, others cell by cell.
+    """
+    if not has_means(a):
+        return _merge(a, _stream(a, None, None))
+    gaps = gaps_of(a)
+    n = _cells_of(a, gaps)
     local = Moments(0.0)
-    if n and has_means(a):
-        center = drivers_of(a._blocks).total(a._blocks, a._numerics) / n
+    if n:
+        drivers = drivers_of(a._blocks)
+        chosen = None if gaps is None else ~gaps.tiles
+        center = drivers.total(a._blocks, a._numerics, chosen) / n
         square = 0.0
         if not means_only:
-            _, means, rest = drivers_of(a._blocks).moments(a._blocks, a._numerics, center)
+            _, means, rest = drivers.moments(a._blocks, a._numerics, center, chosen)
             square = a._factor * (a._factor * float(means + rest))
         local = Moments(float(n), a._factor * center + a._offset, square)
-    elif n:
-        local = _stream(a, None)
-    return _merge(a, local)
+    return _merge(a, local if gaps is None else local.merge(_stream(a, None, gaps)))
 
 
 def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -> Moments:
-    """Return the moments of two whole arrays; without `squares` their own sums of squares may be left at 0."""
+    """Return the moments of two whole arrays over the cells that neither misses.
+
+    Without `squares` their own sums of squares may be left at 0.
+    """
     with a._comm.together():
         check_array(b, "b")
         check_partners(a, b)
-    n = a._numerics.grid.size
+    if not _can_meet(a, b):
+        return _merge(a, _stream(a, b, None))
+    gaps = gaps_of(a, b)
+    n = _cells_of(a, gaps)
     local = Moments(0.0)
-    if n and _can_meet(a, b):
+    if n:
         numerics = a._numerics if a._numerics.precision == "float64" else b._numerics
         drivers = drivers_of(a._blocks)
-        center_a, center_b = drivers.total(a._blocks, a._numerics) / n, drivers.total(b._blocks, b._numerics) / n
-        sums = drivers.products(a._blocks, center_a, b._blocks, center_b, numerics, squares)
+        chosen = None if gaps is None else ~gaps.tiles
+        center_a = drivers.total(a._blocks, a._numerics, chosen) / n
+        center_b = drivers.total(b._blocks, b._numerics, chosen) / n
+        sums = drivers.products(a._blocks, center_a, b._blocks, center_b, numerics, squares, chosen)
         local = Moments(
             float(n),
             a._factor * center_a + a._offset,
@@ -145,9 +159,15 @@ def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -
             b._factor * (b._factor * float(sums[3] + sums[6])),
             a._factor * (b._factor * float(sums[4] + sums[7])),
         )
-    elif n:
-        local = _stream(a, b)
-    return _merge(a, local)
+    return _merge(a, local if gaps is None else local.merge(_stream(a, b, gaps)))
+
+
+def _cells_of(a: "CompressedArray", gaps: Gaps | None) -> int:
+    """Return how many cells of the local array lie in tiles without a gap."""
+    grid = a._numerics.grid
+    if gaps is None:
+        return grid.size
+    return int((grid.tiles[:, 2] * grid.block_cells)[~gaps.tiles].sum())
 
 
 def _merge(a: "CompressedArray", local: Moments) -> Moments:
@@ -176,16 +196,27 @@ def _can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
     )
 
 
-def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
-    """Decode slabs of one or two local arrays and sum them in double precision."""
-    shape = a._numerics.grid.shape
-    side = math.lcm(a._numerics.grid.block_shape[0], b._numerics.grid.block_shape[0] if b is not None else 1)
-    rows = max(1, _STREAM_CELLS // (side * max(1, math.prod(shape[1:])))) * side
+def _stream(a: "CompressedArray", b: "CompressedArray | None", gaps: Gaps | None) -> Moments:
+    """Decode slabs of one or two local arrays, and sum in double precision what is not missing.
+
+    With `gaps` only cells of tiles that have some are counted.
+    """
     whole = Moments(0.0)
-    for start in range(0, shape[0], rows):
-        low, high = (start,) + (0,) * (len(shape) - 1), (min(shape[0], start + rows), *shape[1:])
+    for low, high in slabs(a, *([] if b is None else [b])):
+        if gaps is not None and not gaps.near(low[0], high[0]).any():
+            continue
         x = decode_window(a, low, high)
         y = x if b is None else decode_window(b, low, high)
+        valid = valid_cells(low, high, a, *([] if b is None else [b]))
+        if gaps is not None:
+            chosen = gaps.cells(low[0], high[0])
+            valid = chosen if valid is None else valid & chosen
+        if valid is not None:
+            flags = drivers_of(a._blocks).asarray(valid)
+            x = x[flags]
+            y = x if b is None else y[flags]
+        if not x.size:
+            continue
         mx, my = float(x.mean()), float(y.mean())
         dx, dy = (x - mx).ravel(), (y - my).ravel()
         whole = whole.merge(
@@ -194,12 +225,6 @@ def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
     return whole
 
 
-def decode_window(a: "CompressedArray", low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[np.float64]:
-    """Return the values of the local array between two cells, in double precision."""
-    payload: NDArray[Any] = drivers_of(a._blocks).decode(a._blocks, a._numerics, 1.0, 0.0, low, high)
-    return payload.astype(np.float64) * a._factor + a._offset
-
-
-def delta_of(a: "CompressedArray") -> float:
-    """Return the bound of the root mean square of an array's errors."""
-    return mean_error(a._field_error.max_abs, a._field_error.l2, a.size)
+def delta_of(a: "CompressedArray", n: float) -> float:
+    """Return the bound of the root mean square of an array's errors over `n` of its cells."""
+    return mean_error(a._field_error.max_abs, a._field_error.l2, n)

@@ -3,17 +3,19 @@
 import os
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend import gpu
-from hpcblaz.backend.payload import Blocks, PackedBlocks
+from hpcblaz.backend.payload import PackedBlocks
 from hpcblaz.errors import CodecError, LayoutError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import is_array
 from hpcblaz.fields.atomic import AtomicFile
 from hpcblaz.fields.fileformat import FileHeader, PartHeader, Section, attributes_of, place_sections
+from hpcblaz.fields.missing import to_bytes
 from hpcblaz.mpi import communicator
 from hpcblaz.mpi.collect import collect
 
@@ -62,13 +64,14 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
             f"expected a CompressedArray to save, got {type(a).__name__}: compress it first with hb.compress"
         )
     comm = communicator(a.layout.comm if a.layout is not None else None)
+    missing = bool(comm.allgather([float(a._missing is not None)]).any())
     with comm.together():
         if a.layout is not None and a.layout.size != comm.size:
             raise LayoutError(
                 f"expected a layout with the communicator of its {a.layout.size} ranks, got one of {comm.size}: "
                 "pass comm= to Layout, or save a.local"
             )
-        sections = _sections(a._blocks)
+        sections = _sections(a, missing)
         header = _header(a, attributes, sections)
     headers: list[FileHeader] = comm.gather_objects(header)
     common = [{**one.__dict__, "parts": ()} for one in headers]
@@ -103,16 +106,23 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
             file.discard()
 
 
-def _sections(blocks: Blocks) -> dict[str, NDArray[Any]]:
-    """Return the arrays of the payload, in host memory and little-endian, by the names of their sections."""
-    blocks = gpu.to_host(blocks)
+def _sections(a: "CompressedArray", missing: bool) -> dict[str, NDArray[Any]]:
+    """Return what is to be written, in host memory and little-endian, by the names of the sections.
+
+    With `missing` there is one of missing cells, maybe an empty one.
+    """
+    blocks = gpu.to_host(a._blocks)
     if isinstance(blocks, PackedBlocks):
         words = blocks.words[: int(blocks.offsets[-1])]
-        return {"sizes": np.diff(blocks.offsets).astype("<u4"), "words": words.astype("<u4", copy=False)}
-    return {
-        name: values.astype(values.dtype.newbyteorder("<"), copy=False)
-        for name, values in (("scales", blocks.scales), ("indices", blocks.indices))
-    }
+        sections = {"sizes": np.diff(blocks.offsets).astype("<u4"), "words": words.astype("<u4", copy=False)}
+    else:
+        sections = {
+            name: values.astype(values.dtype.newbyteorder("<"), copy=False)
+            for name, values in (("scales", blocks.scales), ("indices", blocks.indices))
+        }
+    if missing:
+        sections["missing"] = np.frombuffer(b"" if a._missing is None else to_bytes(a._missing), np.uint8)
+    return sections
 
 
 def _header(
@@ -121,7 +131,11 @@ def _header(
     """Return the header of this rank's part, with sections that have no place yet."""
     blocks = a._blocks
     placeless = {name: Section(0, values.nbytes, zlib.crc32(values.data)) for name, values in sections.items()}
-    exponents = (blocks.exponent, blocks.mean_exponent) if isinstance(blocks, PackedBlocks) else (0, 0)
+    part = PartHeader(placeless)
+    if isinstance(blocks, PackedBlocks):
+        part = replace(part, exponent=int(blocks.exponent), mean_exponent=int(blocks.mean_exponent))
+    if a._missing is not None:
+        part = replace(part, kinds=tuple(a._missing.sets), fill_value=a._missing.fill_value)
     return FileHeader(
         shape=a.shape,
         dtype=a.dtype,
@@ -134,6 +148,6 @@ def _header(
         magnitude=float(a._magnitude),
         promise=None if a._promise is None else float(a._promise),
         splits=a.layout.splits if a.layout is not None else (1,) * a.ndim,
-        parts=(PartHeader(placeless, *map(int, exponents)),),
+        parts=(part,),
         attributes=attributes_of(dict(a._attributes if attributes is None else attributes)),
     )

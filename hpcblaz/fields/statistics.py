@@ -1,4 +1,4 @@
-"""Statistics of compressed arrays, from their coefficients, with certificates.
+"""Statistics of compressed arrays, from their coefficients, with certificates; cells that are missing are skipped.
 
 Each function gives the answer for the whole field, on every rank, with one exchange of a few numbers, which
 are combined in the order of the ranks. The bounds are derived in docs/certificates.md.
@@ -21,7 +21,7 @@ from hpcblaz.fields.moments import (
     Moments,
     certified,
     check_array,
-    check_not_empty,
+    check_values,
     delta_of,
     moments_of,
     moments_of_pair,
@@ -47,10 +47,8 @@ def total(a: "CompressedArray") -> CertifiedFloat:
         Its error is at most that of the mean times the number of values.
     """
     check_array(a, "a")
-    if a.size == 0:
-        return CertifiedFloat(0.0, 0.0)
-    m = mean(a)
-    return CertifiedFloat(float(m) * a.size, m.error * a.size)
+    m = moments_of(a, means_only=True)
+    return CertifiedFloat(m.mean_a * m.n, _mean_bound(a, m.n) * m.n) if m.n else CertifiedFloat(0.0, 0.0)
 
 
 def mean(a: "CompressedArray") -> CertifiedFloat:
@@ -79,15 +77,17 @@ def mean(a: "CompressedArray") -> CertifiedFloat:
     True
     """
     check_array(a, "a")
-    check_not_empty(a, "mean")
     m = moments_of(a, means_only=True)
-    bound = mean_error(a._field_error.max_abs, a._field_error.l2, a.size)
-    return CertifiedFloat(m.mean_a, bound + value_rounding(a))
+    check_values(a, m.n, "mean")
+    return CertifiedFloat(m.mean_a, _mean_bound(a, m.n))
 
 
-def _spread_rounding(a: "CompressedArray", square: float) -> float:
+def _mean_bound(a: "CompressedArray", n: float) -> float:
+    return mean_error(a._field_error.max_abs, a._field_error.l2, n) + value_rounding(a)
+
+
+def _spread_rounding(a: "CompressedArray", variance: float) -> float:
     """Return how far rounding can move a centred sum of squares, divided by n."""
-    variance = square / a.size
     unit = 8 * UNIT * a._magnitude
     return relative_rounding(a) * variance + unit * math.sqrt(variance) + unit * unit
 
@@ -112,17 +112,17 @@ def variance(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat:
         If the array has no more than `ddof` values.
     """
     check_array(a, "a")
-    check_not_empty(a, "variance")
-    _check_ddof(a, ddof)
     m = moments_of(a)
-    bound = variance_error(m.std_a, delta_of(a)) + _spread_rounding(a, m.square_a)
-    correction = a.size / (a.size - ddof)
-    return certified(m.square_a / (a.size - ddof), bound * correction * (1 + 8 * UNIT), a)
+    check_values(a, m.n, "variance")
+    _check_ddof(m.n, ddof)
+    bound = variance_error(m.std_a, delta_of(a, m.n)) + _spread_rounding(a, m.square_a / m.n)
+    correction = m.n / (m.n - ddof)
+    return certified(m.square_a / (m.n - ddof), bound * correction * (1 + 8 * UNIT), a)
 
 
-def _check_ddof(a: "CompressedArray", ddof: int) -> None:
-    if not 0 <= ddof < a.size:
-        raise ShapeError(f"expected ddof from 0 to {a.size - 1} for {a.size} values, got {ddof}")
+def _check_ddof(n: float, ddof: int) -> None:
+    if not 0 <= ddof < n:
+        raise ShapeError(f"expected ddof from 0 to {int(n) - 1} for {int(n)} values, got {ddof}")
 
 
 def standard_deviation(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat:
@@ -140,11 +140,12 @@ def standard_deviation(a: "CompressedArray", *, ddof: int = 0) -> CertifiedFloat
     CertifiedFloat
     """
     check_array(a, "a")
-    check_not_empty(a, "standard deviation")
-    _check_ddof(a, ddof)
     m = moments_of(a)
-    correction = math.sqrt(a.size / (a.size - ddof))
-    bound = delta_of(a) + _root_rounding(m.square_a / a.size, _spread_rounding(a, m.square_a))
+    check_values(a, m.n, "standard deviation")
+    _check_ddof(m.n, ddof)
+    correction = math.sqrt(m.n / (m.n - ddof))
+    square = m.square_a / m.n
+    bound = delta_of(a, m.n) + _root_rounding(square, _spread_rounding(a, square))
     return certified(m.std_a * correction, bound * correction * (1 + 8 * UNIT), a)
 
 
@@ -165,9 +166,9 @@ def norm(a: "CompressedArray") -> CertifiedFloat:
     CertifiedFloat
     """
     check_array(a, "a")
-    if a.size == 0:
-        return CertifiedFloat(0.0, 0.0)
     m = moments_of(a)
+    if m.n == 0:
+        return CertifiedFloat(0.0, 0.0)
     return certified(m.norm_a, a._field_error.l2 + _norm_rounding(a, m.norm_a), a)
 
 
@@ -210,7 +211,7 @@ def dot(a: "CompressedArray", b: "CompressedArray") -> CertifiedFloat:
     """
     check_array(a, "a")
     m = moments_of_pair(a, b, squares=True)
-    if a.size == 0:
+    if m.n == 0:
         return CertifiedFloat(0.0, 0.0)
     norm_a, norm_b = _largest_norm(a, m.norm_a), _largest_norm(b, m.norm_b)
     bound = dot_error(norm_a, a._field_error.l2, norm_b, b._field_error.l2)
@@ -232,12 +233,12 @@ def covariance(a: "CompressedArray", b: "CompressedArray", *, ddof: int = 0) -> 
     CertifiedFloat
     """
     check_array(a, "a")
-    check_not_empty(a, "covariance")
-    _check_ddof(a, ddof)
     m = moments_of_pair(a, b, squares=True)
-    bound = covariance_error(m.std_a, delta_of(a), m.std_b, delta_of(b)) + _product_rounding(a, b, m)
-    correction = a.size / (a.size - ddof)
-    return certified(m.product / (a.size - ddof), bound * correction * (1 + 8 * UNIT), a, b)
+    check_values(a, m.n, "covariance")
+    _check_ddof(m.n, ddof)
+    bound = covariance_error(m.std_a, delta_of(a, m.n), m.std_b, delta_of(b, m.n)) + _product_rounding(a, b, m)
+    correction = m.n / (m.n - ddof)
+    return certified(m.product / (m.n - ddof), bound * correction * (1 + 8 * UNIT), a, b)
 
 
 def _product_rounding(a: "CompressedArray", b: "CompressedArray", m: Moments) -> float:
@@ -263,8 +264,8 @@ def cosine_similarity(a: "CompressedArray", b: "CompressedArray") -> CertifiedFl
         NaN, with an infinite error, if an array is zero.
     """
     check_array(a, "a")
-    check_not_empty(a, "cosine similarity")
     m = moments_of_pair(a, b, squares=True)
+    check_values(a, m.n, "cosine similarity")
     if m.norm_a == 0 or m.norm_b == 0:
         return CertifiedFloat(math.nan, math.inf)
     bound = sum(
@@ -311,7 +312,6 @@ def structural_similarity(
         exponent.
     """
     check_array(a, "a")
-    check_not_empty(a, "structural similarity")
     numbers = (k1, k2, luminance, contrast, structure, 1.0 if data_range is None else data_range)
     if not all(math.isfinite(number) for number in numbers) or min(numbers) < 0 or numbers[-1] == 0:
         raise UnsupportedOperationError(
@@ -319,6 +319,7 @@ def structural_similarity(
             f"got {k1}, {k2}, {(luminance, contrast, structure)} and {data_range}"
         )
     m = moments_of_pair(a, b, squares=True)
+    check_values(a, m.n, "structural similarity")
     span = data_range if data_range is not None else 2 * max(a._magnitude, b._magnitude) or 1.0
     c1, c2 = (k1 * span) * (k1 * span), (k2 * span) * (k2 * span)
     c3 = c2 / 2
@@ -339,13 +340,13 @@ def structural_similarity(
             return CertifiedFloat(math.nan, math.inf)
         value *= part**exponent
     bounds = parts(
-        Interval.around(m.mean_a, delta_of(a) + value_rounding(a)),
-        Interval.around(m.mean_b, delta_of(b) + value_rounding(b)),
-        _std_interval(a, m.std_a, m.square_a),
-        _std_interval(b, m.std_b, m.square_b),
+        Interval.around(m.mean_a, delta_of(a, m.n) + value_rounding(a)),
+        Interval.around(m.mean_b, delta_of(b, m.n) + value_rounding(b)),
+        _std_interval(a, m.std_a, m.square_a / m.n, m.n),
+        _std_interval(b, m.std_b, m.square_b / m.n, m.n),
         Interval.around(
             covariance_ab,
-            covariance_error(m.std_a, delta_of(a), m.std_b, delta_of(b)) + _product_rounding(a, b, m),
+            covariance_error(m.std_a, delta_of(a, m.n), m.std_b, delta_of(b, m.n)) + _product_rounding(a, b, m),
         ),
         lambda v: v.square(),
         lambda v, w: v / w,
@@ -360,6 +361,6 @@ def _quotient(numerator: float, denominator: float) -> float:
     return numerator / denominator if denominator else 1.0
 
 
-def _std_interval(a: "CompressedArray", std: float, square: float) -> Interval:
-    around = Interval.around(std, delta_of(a) + _root_rounding(square / a.size, _spread_rounding(a, square)))
+def _std_interval(a: "CompressedArray", std: float, variance: float, n: float) -> Interval:
+    around = Interval.around(std, delta_of(a, n) + _root_rounding(variance, _spread_rounding(a, variance)))
     return Interval(max(0.0, around.low), around.high)

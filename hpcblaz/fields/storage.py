@@ -20,6 +20,7 @@ from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.fields.fileformat import HEADER_START, FileHeader, Section, decode_header, parse_header
+from hpcblaz.fields.missing import Missing, from_bytes, join
 from hpcblaz.fields.regroup import Part, regroup
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import ErrorBound
@@ -185,6 +186,21 @@ class _File:
             )
         return blocks
 
+    def missing(self, rank: int, shape: tuple[int, ...]) -> Missing | None:
+        """Return what is missing of a part, None if nothing is."""
+        part = self.header.parts[rank]
+        if "missing" not in part.sections:
+            return None
+        section = part.sections["missing"]
+        data = self._read(section, np.dtype(np.uint8), f"the missing cells of part {rank}")
+        try:
+            return from_bytes(data.tobytes(), shape, part.kinds, part.fill_value)
+        except FileFormatError as error:
+            raise FileFormatError(
+                f"{self.path}: {error}, in part {rank}, bytes {section.offset} to "
+                f"{section.offset + section.length - 1}: the file is damaged"
+            ) from None
+
     def _fixed(self, rank: int, numerics: Numerics, codec: BlockCodec) -> FixedBlocks:
         sections = self.header.parts[rank].sections
         template = empty_blocks(codec, numerics)
@@ -227,10 +243,12 @@ def _assemble(file: _File, layout: Layout | None) -> CompressedArray:
     same = [rank for rank in range(written.size) if written.slices_of(rank) == wanted]
     if same and numerics.grid.size:
         blocks = file.blocks(same[0], numerics)
+        missing = file.missing(same[0], numerics.grid.shape)
     else:
         used = [part for rank, part in enumerate(header.parts) if all(written.shape_of(rank))] or header.parts
         exponents = (min(part.exponent for part in used), min(part.mean_exponent for part in used))
         blocks = regroup(_parts(file, written, wanted), numerics, offset, header.codec, exponents)
+        missing = join(numerics.grid.shape, _missing_parts(file, written, wanted))
     return CompressedArray(
         blocks,
         numerics,
@@ -243,16 +261,33 @@ def _assemble(file: _File, layout: Layout | None) -> CompressedArray:
         layout=layout,
         promise=header.promise,
         attributes=header.attributes,
+        missing=missing,
     )
 
 
-def _parts(file: _File, written: Layout, wanted: tuple[slice, ...]) -> Iterator[Part]:
-    """Yield the parts of the file that have cells of the wanted one, one at a time."""
+def _sharing(written: Layout, wanted: tuple[slice, ...]) -> Iterator[int]:
+    """Yield the parts of the file that have cells of the wanted one."""
     for rank in range(written.size):
         slices = written.slices_of(rank)
         if all(max(s.start, w.start) < min(s.stop, w.stop) for s, w in zip(slices, wanted, strict=True)):
-            numerics = _numerics(file.header, slices)
-            yield file.blocks(rank, numerics), numerics, written.offset_of(rank)
+            yield rank
+
+
+def _parts(file: _File, written: Layout, wanted: tuple[slice, ...]) -> Iterator[Part]:
+    """Yield the blocks of the parts that are needed, one part at a time."""
+    for rank in _sharing(written, wanted):
+        numerics = _numerics(file.header, written.slices_of(rank))
+        yield file.blocks(rank, numerics), numerics, written.offset_of(rank)
+
+
+def _missing_parts(
+    file: _File, written: Layout, wanted: tuple[slice, ...]
+) -> Iterator[tuple[Missing | None, tuple[int, ...], tuple[int, ...]]]:
+    """Yield what is missing of the parts that are needed, and where they lie with respect to the wanted one."""
+    for rank in _sharing(written, wanted):
+        shape = written.shape_of(rank)
+        offset = tuple(o - w.start for o, w in zip(written.offset_of(rank), wanted, strict=True))
+        yield file.missing(rank, shape), shape, offset
 
 
 def _numerics(header: FileHeader, slices: tuple[slice, ...]) -> Numerics:

@@ -55,26 +55,27 @@ class Target:
     def search(
         self,
         attempt: Callable[[float], CompressedArray],
-        cells: int,
+        cells: tuple[int, int],
         extent: tuple[float, float],
         comm: Communicator,
     ) -> CompressedArray:
         """Return what `attempt` makes of the largest tolerance that holds the target.
 
-        A collective call. The field has `cells` values on all ranks, from extent[0] to extent[1].
+        A collective call. The field has cells[0] cells on all ranks; cells[1] of them hold numbers, from extent[0] to
+        extent[1].
         """
         span = extent[1] - extent[0]
         if not math.isfinite(span):
             raise ToleranceError(
                 f"expected a range that float64 holds, got {extent[0]} to {extent[1]}: rescale the data"
             )
-        if self.name == "tolerance" or span == 0 or not cells:
+        if self.name == "tolerance" or span == 0 or not cells[0]:
             return attempt(self.value)
         if self.name == "relative":
             return attempt(self.value * span)
         if self.name == "psnr":
-            return self._search_psnr(attempt, span, cells)
-        return self._search_rate(attempt, span, cells, comm)
+            return self._search_psnr(attempt, span, cells[1])
+        return self._search_rate(attempt, span, cells[0], comm)
 
     def _search_psnr(self, attempt: Callable[[float], CompressedArray], span: float, cells: int) -> CompressedArray:
         limit = span * 10 ** (-self.value / 20)

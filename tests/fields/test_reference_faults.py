@@ -10,7 +10,7 @@ import oracles
 import pytest
 
 import hpcblaz as hb
-from hpcblaz.errors import CodecError, NonFiniteError, ShapeError
+from hpcblaz.errors import CodecError, ShapeError
 
 FORMS = pytest.mark.parametrize(
     "options",
@@ -81,17 +81,15 @@ def test_wide_indices_do_not_wrap() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @FORMS
-def test_one_nan_is_refused_with_its_place(options: dict[str, Any], bad: float) -> None:
+def test_one_nan_leaves_its_block_alone(options: dict[str, Any], bad: float) -> None:
     """It poisoned its whole block, and every statistic."""
-    x = np.zeros((33, 33), np.float32)
+    x = np.random.default_rng(0).normal(size=(33, 33)).astype(np.float32)
     x[17, 5] = bad
-    with pytest.raises(
-        NonFiniteError, match=r"expected finite values, got 1 NaN or infinite of 1089, the first at index \(17, 5\)"
-    ):
-        hb.compress(x, **options)
-    x[30] = bad
-    with pytest.raises(NonFiniteError, match=r"got 34 NaN or infinite of 1089, the first at index \(17, 5\)"):
-        hb.compress(x, **options)
+    a = hb.compress(x, **options)
+    valid = np.isfinite(x)
+    np.testing.assert_array_equal(a.decompress()[~valid], x[~valid])
+    assert np.abs(a.decompress()[valid] - x[valid]).max() <= a.error.max_abs
+    assert abs(a.mean() - x[valid].mean(dtype=float)) <= a.mean().error
 
 
 @FORMS

@@ -15,7 +15,6 @@ from hpcblaz.errors import (
     DtypeError,
     HpcblazError,
     LayoutError,
-    NonFiniteError,
     ShapeError,
     ToleranceError,
     UnsupportedOperationError,
@@ -114,18 +113,6 @@ def test_things_that_are_no_arrays() -> None:
     assert "integers of at most 2**53" in refusal(DtypeError, np.array([-(2**63)]), tolerance=1)
     a = hb.compress(X, tolerance=1)
     assert "expected an array, got a CompressedArray" in refusal(UnsupportedOperationError, a, tolerance=1)
-
-
-def test_masked_arrays() -> None:
-    masked = np.ma.masked_greater(X, 1)
-    count = int((X > 1).sum())
-    assert f"expected an array without masked values, got {count} masked" in refusal(
-        NonFiniteError, masked, tolerance=1
-    )
-    whole = np.ma.masked_greater(X, 1000)
-    np.testing.assert_array_equal(
-        hb.compress(whole, tolerance=1).decompress(), hb.compress(X, tolerance=1).decompress()
-    )
 
 
 def test_numbers_of_axes() -> None:

@@ -25,7 +25,7 @@ from hpcblaz.backend import cpu
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.errors import FileFormatError, LayoutError, StorageError, UnsupportedOperationError
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec, empty_blocks
-from hpcblaz.fields.fileformat import HEADER_START, PREAMBLE, VERSION
+from hpcblaz.fields.fileformat import HEADER_START, PREAMBLE
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Layout
@@ -337,7 +337,7 @@ def rewrite(content: bytes, change: Callable[[dict[str, Any]], Any]) -> bytes:
     return assemble(text.ljust(first - HEADER_START), body)
 
 
-def assemble(text: bytes, body: bytes, version: int = VERSION, length: int | None = None) -> bytes:
+def assemble(text: bytes, body: bytes, version: int = 1, length: int | None = None) -> bytes:
     total = HEADER_START + len(text) + len(body) if length is None else length
     fixed_part = PREAMBLE.pack(b"\x89hbz\r\n\x1a\n", version, zlib.crc32(text), len(text), total, 0)[:-4]
     return (fixed_part + struct.pack("<I", zlib.crc32(fixed_part))).ljust(HEADER_START, b"\0") + text + body
