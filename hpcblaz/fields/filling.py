@@ -1,5 +1,6 @@
 """Numbers for missing cells, so that the blocks around them cost few bits. None of them is ever seen by a user."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend.blocks import BlockGrid
 
-_SWEEPS = 24
 _CELLS_AT_ONCE = 1 << 20
 
 
@@ -35,47 +35,65 @@ def fill(
     """
     shape = tuple(int(n) for n in grid.shape4)
     values, missing = values.reshape(shape), missing.reshape(shape)
-    spare = values.reshape(-1)[int(missing.argmin())] if not missing.all() else 0
+    some, every = any_in_blocks(missing, grid.sides), ~any_in_blocks(~missing, grid.sides)
+    spare = values.reshape(-1)[int(missing.argmin())] if not every.all() else 0
     for first, blocks, sides in grid.regions.reshape(-1, 3, 4).tolist():
         cells = tuple(slice(f, f + n * v) for f, n, v in zip(first, blocks, sides, strict=True))
+        here = tuple(slice(f // v, f // v + n) for f, n, v in zip(first, blocks, grid.sides, strict=True))
+        if not some[here].any():
+            continue
         split = tuple(n for pair in zip(blocks, sides, strict=True) for n in pair)
         order = (0, 2, 4, 6, 1, 3, 5, 7)
         own = values[cells].reshape(split).transpose(order)  # a view: blocks, then the cells of each
         flags = missing[cells].reshape(split).transpose(order)
-        some = np.asarray(flags.any(axis=(4, 5, 6, 7)))
-        if some.any():
-            _fill_region(own, flags, some, spare, xp, place)
+        _fill_mixed(own, flags, np.nonzero(some[here] & ~every[here]), xp, place)
+        if every[here].any():
+            _fill_empty(own, every[here].reshape(-1), spare, place)
 
 
-def _fill_region(
+def any_in_blocks(flags: NDArray[np.bool_], sides: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Return which blocks have a cell with its flag set."""
+    for axis, side in enumerate(sides):
+        n = flags.shape[axis]
+        if side > 1:
+            if n % side:
+                flags = np.pad(flags, [(0, -n % side if i == axis else 0) for i in range(flags.ndim)])
+            flags = np.logical_or.reduce([_part(flags, axis, start, None, side) for start in range(side)])
+    return flags
+
+
+def _fill_mixed(
     own: Any,
     flags: NDArray[np.bool_],
-    some: NDArray[np.bool_],
-    spare: Any,
+    mixed: tuple[NDArray[np.intp], ...],
     xp: Any,
     place: Callable[[NDArray[Any]], Any],
 ) -> None:
-    every = np.asarray(flags.all(axis=(4, 5, 6, 7)))
-    mixed = np.nonzero(some & ~every)
-    batch = max(1, _CELLS_AT_ONCE // int(np.prod(own.shape[4:])))
+    """Fill blocks that have valid cells as well."""
+    batch = max(1, _CELLS_AT_ONCE // math.prod(own.shape[4:]))
     for start in range(0, len(mixed[0]), batch):
         which = tuple(part[start : start + batch] for part in mixed)
         here = tuple(place(part) for part in which)
         own[here] = _relaxed(own[here], place(flags[which]), xp)
-    if every.any():
-        number = np.where(every.reshape(-1), -1, np.arange(every.size))
-        valid = number[number >= 0]
-        source = np.maximum.accumulate(number)
-        source[source < 0] = valid[0] if len(valid) else 0
-        empty = np.flatnonzero(every.reshape(-1))
-        target = tuple(place(part) for part in np.unravel_index(empty, every.shape))
-        if not len(valid):
-            own[target] = spare
-            return
-        used, position = np.unique(source[empty], return_inverse=True)
-        origin = tuple(place(part) for part in np.unravel_index(used, every.shape))
-        means = own[origin].mean(axis=(1, 2, 3, 4), dtype=np.float64).astype(own.dtype)
-        own[target] = means[place(position)].reshape(-1, 1, 1, 1, 1)
+
+
+def _fill_empty(own: Any, every: NDArray[np.bool_], spare: Any, place: Callable[[NDArray[Any]], Any]) -> None:
+    """Fill blocks of missing cells with the mean of the block before them, or of the first one after them."""
+    number = np.where(every, -1, np.arange(every.size))
+    valid = number[number >= 0]
+    empty = np.flatnonzero(every)
+    target = tuple(place(part) for part in np.unravel_index(empty, own.shape[:4]))
+    if not len(valid):
+        own[target] = spare
+        return
+    source = np.maximum.accumulate(number)
+    source[source < 0] = valid[0]
+    used, position = np.unique(source[empty], return_inverse=True)
+    origin = tuple(place(part) for part in np.unravel_index(used, own.shape[:4]))
+    whole, every_axis = own[origin], (1, 2, 3, 4)
+    means = whole.mean(axis=every_axis, dtype=np.float64, keepdims=True).astype(own.dtype)
+    means = means.clip(whole.min(axis=every_axis, keepdims=True), whole.max(axis=every_axis, keepdims=True))
+    own[target] = means[place(position)]
 
 
 def _relaxed(blocks: Any, missing: Any, xp: Any) -> Any:
@@ -88,16 +106,15 @@ def _relaxed(blocks: Any, missing: Any, xp: Any) -> Any:
     low = xp.where(missing, np.inf, blocks).min(axis=every, keepdims=True)
     high = xp.where(missing, -np.inf, blocks).max(axis=every, keepdims=True)
     filled = xp.where(missing, mean, blocks)
-    for _ in range(_SWEEPS):
+    for _ in range(2 * max(blocks.shape[1:]) if axes else 0):
         total = xp.zeros_like(filled)
-        for axis in axes:
-            first, last = xp.take(filled, [0], axis=axis), xp.take(filled, [-1], axis=axis)
-            padded = xp.concatenate([first, filled, last], axis=axis)
-            n = filled.shape[axis]
-            total += _part(padded, axis, 0, n) + _part(padded, axis, 2, n + 2)
-        filled = xp.where(missing, total / (2 * len(axes)), filled) if axes else filled
+        for axis in axes:  # beyond a face lies the cell itself
+            for ahead, behind, face in (((1, None), (None, -1), (0, 1)), ((None, -1), (1, None), (-1, None))):
+                _part(total, axis, *ahead)[...] += _part(filled, axis, *behind)
+                _part(total, axis, *face)[...] += _part(filled, axis, *face)
+        filled = xp.where(missing, total * (0.5 / len(axes)), filled)
     return xp.clip(filled, low, high)
 
 
-def _part(x: Any, axis: int, start: int, stop: int) -> Any:
-    return x[tuple(slice(start, stop) if i == axis else slice(None) for i in range(x.ndim))]
+def _part(x: Any, axis: int, start: int | None, stop: int | None, step: int | None = None) -> Any:
+    return x[tuple(slice(start, stop, step) if i == axis else slice(None) for i in range(x.ndim))]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.errors import FileFormatError
+from hpcblaz.fields.filling import any_in_blocks
 
 KINDS = ("nan", "+inf", "-inf", "fill")
 _CHUNK = 1 << 18  # cells of a chunk: its bits are zlib's window of 32 KiB
@@ -215,10 +216,10 @@ class Missing:
             for start in range(0, grid.shape[0], rows):
                 stop = min(grid.shape[0], start + rows)
                 part = self.window((start,) + (0,) * (grid.ndim - 1), (stop, *grid.shape[1:]))
-                for axis, side in enumerate(grid.block_shape):
-                    part = np.logical_or.reduceat(part, np.arange(0, part.shape[axis], side), axis=axis)
-                first = start // grid.block_shape[0]
-                flags[first : first + len(part)] = part
+                if part.any():
+                    found = any_in_blocks(part, grid.block_shape)
+                    first = start // grid.block_shape[0]
+                    flags[first : first + len(found)] = found
             self._blocks[grid.block_shape] = flags
         return self._blocks[grid.block_shape]
 
@@ -266,7 +267,9 @@ def sum_of(a: Missing | None, b: Missing | None) -> Missing | None:
 
 def find(values: Any, xp: Any, asnumpy: Callable[[Any], NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
     """Return the cells that are not finite, as flags in host memory, by kind."""
-    found = {"nan": xp.isnan(values), "+inf": xp.isposinf(values), "-inf": xp.isneginf(values)}
+    found = {"nan": xp.isnan(values)}
+    if not bool((found["nan"] | xp.isfinite(values)).all()):
+        found |= {"+inf": values == np.inf, "-inf": values == -np.inf}
     return {kind: asnumpy(flags) for kind, flags in found.items() if bool(flags.any())}
 
 

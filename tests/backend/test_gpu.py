@@ -246,6 +246,24 @@ def test_arrays_live_where_they_are_wanted(tmp_path: Any) -> None:
     assert math.isclose(a.mean(), a.to_device("cpu").mean(), rel_tol=1e-12)
 
 
+@on_gpu
+@pytest.mark.gpu
+def test_missing_cells_are_those_of_the_cpu() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 9, 10, 13)).astype(np.float32)
+    x[2:6, 3:9, 1:8], x[8, 9, 12], y[0] = np.nan, -9, np.inf
+    pairs = [
+        (hb.compress(x, tolerance=1e-2, fill_value=-9, device=device), hb.compress(y, tolerance=1e-2, device=device))
+        for device in ("cpu", "gpu")
+    ]
+    (a, b), (c, d) = pairs
+    np.testing.assert_array_equal(np.asarray(c), np.asarray(a))
+    np.testing.assert_array_equal(np.asarray(c + d), np.asarray(a + b))
+    np.testing.assert_array_equal(gpu.asnumpy(c[3, :, 2:9]), a[3, :, 2:9])
+    np.testing.assert_allclose(gpu.asnumpy(hb.block_variance(c).values), hb.block_variance(a).values)
+    for ours, theirs in ((c.mean(), a.mean()), (c.norm(), a.norm()), (hb.dot(c, d), hb.dot(a, b))):
+        assert math.isclose(ours, theirs, rel_tol=1e-12)
+
+
 @pytest.mark.skipif(gpu.SIMULATED or usable() is None, reason="there is a GPU")
 def test_without_a_gpu_the_error_says_what_is_missing() -> None:
     with pytest.raises((DeviceError, MissingDependencyError), match=r"cuda13|CUDA device"):

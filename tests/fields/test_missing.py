@@ -163,7 +163,7 @@ def test_a_fill_value_comes_back(dtype: str) -> None:
         assert (2 * a).decompress()[6, 6] == float(x.dtype.type(value))
     if dtype.startswith("float"):
         assert hb.compress(x, fill_value=value, tolerance=1).astype("float64")[30, 29] == x[30, 29]
-        wide = np.where(x == value, 1e30, x)
+        wide = np.where(x == x[30, 29], 1e30, x.astype(float))
         assert np.isnan(hb.compress(wide, fill_value=1e30, tolerance=1).astype("float16")[30, 29])
 
 
