@@ -22,7 +22,7 @@ from hpcblaz.fields.blockwise import (
 )
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.compress import compress
-from hpcblaz.fields.saving import save
+from hpcblaz.fields.saving import dumps, save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import (
     cosine_similarity,
@@ -35,7 +35,7 @@ from hpcblaz.fields.statistics import (
     total,
     variance,
 )
-from hpcblaz.fields.storage import load
+from hpcblaz.fields.storage import load, loads
 from hpcblaz.mpi import Layout, scatter
 
 __all__ = [
@@ -54,8 +54,10 @@ __all__ = [
     "cosine_similarity",
     "covariance",
     "dot",
+    "dumps",
     "errors",
     "load",
+    "loads",
     "mean",
     "norm",
     "save",

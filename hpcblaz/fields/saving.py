@@ -59,10 +59,7 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
     >>> a.shape, a.attributes
     ((1000,), {'units': 'm'})
     """
-    if not is_array(a):
-        raise UnsupportedOperationError(
-            f"expected a CompressedArray to save, got {type(a).__name__}: compress it first with hb.compress"
-        )
+    _check_array(a)
     comm = communicator(a.layout.comm if a.layout is not None else None)
     missing = bool(comm.allgather([float(a._missing is not None)]).any())
     with comm.together():
@@ -104,6 +101,51 @@ def save(a: "CompressedArray", path: str | os.PathLike[str], *, attributes: Mapp
     finally:
         if file is not None:
             file.discard()
+
+
+def dumps(a: "CompressedArray", *, attributes: Mapping[str, Any] | None = None) -> bytes:
+    """Return the bytes of the file that :func:`hpcblaz.save` would write, to be sent or stored elsewhere.
+
+    Parameters
+    ----------
+    a : CompressedArray
+        Not split over ranks: of one that is, ``a.local`` is this rank's part.
+    attributes : mapping, optional
+        As for :func:`hpcblaz.save`.
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    LayoutError
+        If the array is split over ranks.
+    StorageError
+        If JSON cannot hold the attributes.
+
+    See Also
+    --------
+    hpcblaz.loads : Make an array of them again.
+    """
+    _check_array(a)
+    if a.layout is not None:
+        raise LayoutError("expected an array that is not split over ranks, got a part of one: pass a.local")
+    sections = _sections(a, a._missing is not None)
+    header = place_sections(_header(a, attributes, sections))
+    head, length = header.encode()
+    data = bytearray(length)
+    data[: len(head)] = head
+    for name, section in header.parts[0].sections.items():
+        data[section.offset : section.offset + section.length] = sections[name].view(np.uint8).data
+    return bytes(data)
+
+
+def _check_array(a: Any) -> None:
+    if not is_array(a):
+        raise UnsupportedOperationError(
+            f"expected a CompressedArray to save, got {type(a).__name__}: compress it first with hb.compress"
+        )
 
 
 def _sections(a: "CompressedArray", missing: bool) -> dict[str, NDArray[Any]]:

@@ -1,35 +1,24 @@
 """From a file to a compressed array, on any number of ranks, and what a file says of itself."""
 
 import os
-import zlib
 from collections.abc import Iterator
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hpcblaz.backend import cpu, gpu
+from hpcblaz.backend import gpu
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import choose_device
-from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
-from hpcblaz.bodies.records import LANES
-from hpcblaz.errors import FileFormatError, LayoutError, StorageError
+from hpcblaz.backend.payload import Numerics
+from hpcblaz.errors import LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
-from hpcblaz.fields.atomic import storage_errors
-from hpcblaz.fields.codec import BlockCodec, empty_blocks
-from hpcblaz.fields.fileformat import HEADER_START, FileHeader, Section, decode_header, parse_header
-from hpcblaz.fields.missing import Missing, from_bytes, join
+from hpcblaz.fields.container import Container
+from hpcblaz.fields.fileformat import FileHeader
+from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.regroup import Part, regroup
-from hpcblaz.fields.saving import save
+from hpcblaz.fields.saving import dumps, save
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
-__all__ = ["load", "read_header", "save"]
-
-_PIECE = 1 << 22  # bytes that are read, and then checked while they are in the cache
-_SPARE_WORDS = 2 * LANES  # kernels may read past the last record
+__all__ = ["dumps", "load", "loads", "read_header", "save"]
 
 
 def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu") -> CompressedArray:
@@ -79,12 +68,45 @@ def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu
         on_gpu = choose_device(device) == "gpu"
     if on_gpu and comm.size > 1:
         gpu.use_device(device_number(comm, gpu.device_count()))
-    with comm.together(), _File(path) as file:
+    with comm.together(), Container(path) as file:
         wanted = _wanted(file.header, given, comm)
         array = _assemble(file, wanted)
     checksums = comm.allgather([float(file.checksum)])[:, 0]
     if (checksums != checksums[0]).any():
         raise StorageError(f"expected one file {path} on all ranks, got different ones: it was replaced meanwhile")
+    return array.to_device("gpu") if on_gpu else array
+
+
+def loads(data: Any, *, device: str = "cpu") -> CompressedArray:
+    """Read a compressed array from the bytes that :func:`hpcblaz.dumps` made, or from the contents of a file.
+
+    Parameters
+    ----------
+    data : bytes-like
+    device : {'cpu', 'gpu'}, default 'cpu'
+        Where the array is to live.
+
+    Returns
+    -------
+    CompressedArray
+
+    Raises
+    ------
+    FileFormatError
+        If the bytes are truncated, damaged, of a newer format, or something else.
+    ConfigurationError, DeviceError, MissingDependencyError
+        If there is no such device, or what drives it is not installed.
+
+    Examples
+    --------
+    >>> import numpy as np, hpcblaz as hb
+    >>> a = hb.compress(np.linspace(0, 1, 1000), tolerance=1e-3)
+    >>> bool((hb.loads(hb.dumps(a)).decompress() == a.decompress()).all())
+    True
+    """
+    on_gpu = choose_device(device) == "gpu"
+    with Container(data) as container:
+        array = _assemble(container, None)
     return array.to_device("gpu") if on_gpu else array
 
 
@@ -104,119 +126,8 @@ def read_header(path: str | os.PathLike[str]) -> FileHeader:
     StorageError, FileFormatError
         As :func:`load` does.
     """
-    with _File(path) as file:
+    with Container(path) as file:
         return file.header
-
-
-class _File:
-    """An open file with a sound header."""
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
-        with storage_errors("read", self.path):
-            self._file = open(self.path, "rb", buffering=0)  # noqa: SIM115  closed by __exit__
-        try:
-            with storage_errors("read", self.path):
-                self._size = os.fstat(self._file.fileno()).st_size
-                head = self._read_some(0, HEADER_START)
-            length, self.checksum = decode_header(str(self.path), head, self._size)
-            text = self._read(Section(HEADER_START, length, self.checksum), np.dtype(np.uint8), "the header")
-            self.header = parse_header(str(self.path), text.tobytes(), self._size)
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._file.close()
-
-    def _read_some(self, position: int, length: int) -> bytes:
-        return os.pread(self._file.fileno(), length, position)
-
-    def _read(self, section: Section, dtype: np.dtype[Any], what: str, spare: int = 0) -> NDArray[Any]:
-        """Return a section as an array of native byte order, with some zeros behind it."""
-        count = section.length // dtype.itemsize
-        values = np.empty(count + spare, dtype.newbyteorder("<"))
-        values[count:] = 0
-        raw = values[:count].view(np.uint8).data
-        crc = position = 0
-        with storage_errors("read", self.path):
-            while position < section.length:
-                end = min(section.length, position + _PIECE)
-                got = os.preadv(self._file.fileno(), [raw[position:end]], section.offset + position)
-                if not got:
-                    raise FileFormatError(
-                        f"{self.path}: expected {section.length} bytes of {what} from byte {section.offset}, "
-                        f"got {position}: the file is truncated"
-                    )
-                crc = zlib.crc32(raw[position : position + got], crc)
-                position += got
-        if crc != section.crc:
-            raise FileFormatError(
-                f"{self.path}: expected the checksum {section.crc:08x} of {what}, bytes {section.offset} to "
-                f"{section.offset + section.length - 1}, got {crc:08x}: the file is damaged"
-            )
-        return values.astype(dtype, copy=False)
-
-    def blocks(self, rank: int, numerics: Numerics) -> Blocks:
-        """Return the payload of a part."""
-        part = self.header.parts[rank]
-        where = f"of part {rank}"
-        if isinstance(self.header.codec, BlockCodec):
-            return self._fixed(rank, numerics, self.header.codec)
-        sizes = self._read(part.sections["sizes"], np.dtype(np.uint32), f"the sizes {where}")
-        section = part.sections["words"]
-        offsets = np.zeros(len(sizes) + 1, np.int64)
-        np.cumsum(sizes, out=offsets[1:])
-        if offsets[-1] * 4 != section.length:
-            raise FileFormatError(
-                f"{self.path}: expected {section.length} bytes of records {where} at byte {section.offset}, "
-                f"got sizes that sum to {offsets[-1] * 4}: the file is damaged"
-            )
-        words = self._read(section, np.dtype(np.uint32), f"the words {where}", _SPARE_WORDS)
-        blocks = PackedBlocks(words, offsets, part.exponent, part.mean_exponent)
-        if not cpu.is_sound(blocks, numerics):
-            raise FileFormatError(
-                f"{self.path}: expected sound records {where}, bytes {section.offset} to "
-                f"{section.offset + section.length - 1}, got one that contradicts itself: the file is damaged"
-            )
-        return blocks
-
-    def missing(self, rank: int, shape: tuple[int, ...]) -> Missing | None:
-        """Return what is missing of a part, None if nothing is."""
-        part = self.header.parts[rank]
-        if "missing" not in part.sections:
-            return None
-        section = part.sections["missing"]
-        data = self._read(section, np.dtype(np.uint8), f"the missing cells of part {rank}")
-        try:
-            return from_bytes(data.tobytes(), shape, part.kinds, part.fill_value)
-        except FileFormatError as error:
-            raise FileFormatError(
-                f"{self.path}: {error}, in part {rank}, bytes {section.offset} to "
-                f"{section.offset + section.length - 1}: the file is damaged"
-            ) from None
-
-    def _fixed(self, rank: int, numerics: Numerics, codec: BlockCodec) -> FixedBlocks:
-        sections = self.header.parts[rank].sections
-        template = empty_blocks(codec, numerics)
-        scales = self._read(sections["scales"], numerics.dtype, f"the scales of part {rank}")
-        indices = self._read(sections["indices"], template.indices.dtype, f"the indices of part {rank}")
-        if not (np.isfinite(scales).all() and (scales >= 0).all()):
-            raise FileFormatError(
-                f"{self.path}: expected finite scales of part {rank} that are not negative, from byte "
-                f"{sections['scales'].offset}, got others: the file is damaged"
-            )
-        if indices.size and int(indices.min()) < -template.limit:
-            raise FileFormatError(
-                f"{self.path}: expected indices of part {rank} from {-template.limit} to {template.limit}, from byte "
-                f"{sections['indices'].offset}, got {indices.min()}: the file is damaged"
-            )
-        return FixedBlocks(indices, scales, template.starts, template.kept)
 
 
 def _wanted(header: FileHeader, given: Layout | None, comm: Communicator) -> Layout | None:
@@ -234,7 +145,7 @@ def _wanted(header: FileHeader, given: Layout | None, comm: Communicator) -> Lay
     return Layout(header.shape, comm, block_shape=header.block_shape, splits=splits)
 
 
-def _assemble(file: _File, layout: Layout | None) -> CompressedArray:
+def _assemble(file: Container, layout: Layout | None) -> CompressedArray:
     header = file.header
     wanted = layout.slices if layout is not None else tuple(slice(0, n) for n in header.shape)
     offset = tuple(part.start for part in wanted)
@@ -273,7 +184,7 @@ def _sharing(written: Layout, wanted: tuple[slice, ...]) -> Iterator[int]:
             yield rank
 
 
-def _parts(file: _File, written: Layout, wanted: tuple[slice, ...]) -> Iterator[Part]:
+def _parts(file: Container, written: Layout, wanted: tuple[slice, ...]) -> Iterator[Part]:
     """Yield the blocks of the parts that are needed, one part at a time."""
     for rank in _sharing(written, wanted):
         numerics = _numerics(file.header, written.slices_of(rank))
@@ -281,7 +192,7 @@ def _parts(file: _File, written: Layout, wanted: tuple[slice, ...]) -> Iterator[
 
 
 def _missing_parts(
-    file: _File, written: Layout, wanted: tuple[slice, ...]
+    file: Container, written: Layout, wanted: tuple[slice, ...]
 ) -> Iterator[tuple[Missing | None, tuple[int, ...], tuple[int, ...]]]:
     """Yield what is missing of the parts that are needed, and where they lie with respect to the wanted one."""
     for rank in _sharing(written, wanted):

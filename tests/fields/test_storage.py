@@ -523,7 +523,7 @@ def test_other_files_are_refused(sample: tuple[Path, bytes, list[Any]]) -> None:
     path, content, _ = sample
     cases = {
         "not|other contents": [b"PK\x03\x04" * 50, bytes(1000), b"\x93NUMPY" + bytes(100)],
-        "version 1, got 2: read it with a newer": [assemble(b"{}", b"", version=2)],
+        "version of at most 2, got 3: read it with a newer": [assemble(b"{}", b"", version=3)],
         "truncated": [assemble(b"{}", b"", length=2**60), content[:60]],
         "followed by other data": [content + b"x"],
         "other contents at byte 0|truncated": [b"", content[:5], content[:39]],
@@ -550,3 +550,23 @@ def test_absurd_sizes_ask_for_no_memory(tmp_path: Path) -> None:
                 assert outcome(path, rewrite(content, put("parts.0.sizes.length", length))) is None
     finally:
         resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_bytes_are_those_of_the_file(tmp_path: Path, missing: bool) -> None:
+    x = np.random.default_rng(7).normal(size=(20, 31))
+    x[4:9, 3:18] = np.nan if missing else 0.0
+    a = hb.compress(x, tolerance=1e-3)
+    a.save(tmp_path / "a.hbz", attributes={"units": "m"})
+    data = hb.dumps(a, attributes={"units": "m"})
+    assert data == (tmp_path / "a.hbz").read_bytes()
+    for buffer in (data, bytearray(data), memoryview(data), np.frombuffer(data, np.uint8)):
+        b = hb.loads(buffer)
+        np.testing.assert_array_equal(b.decompress(), a.decompress())
+        assert b.attributes == {"units": "m"} and b.error == a.error
+    with pytest.raises(FileFormatError, match="buffer: expected"):
+        hb.loads(data[:-1])
+    with pytest.raises(FileFormatError, match="buffer: expected"):
+        hb.loads(b"")
+    with pytest.raises(UnsupportedOperationError, match="to save, got ndarray"):
+        hb.dumps(x)  # type: ignore[arg-type]
