@@ -22,7 +22,8 @@ from hpcblaz.fields.blockwise import (
 )
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.compress import compress
-from hpcblaz.fields.saving import dumps, save
+from hpcblaz.fields.dumping import dumps
+from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import (
     cosine_similarity,
@@ -35,7 +36,7 @@ from hpcblaz.fields.statistics import (
     total,
     variance,
 )
-from hpcblaz.fields.storage import load, loads
+from hpcblaz.fields.storage import load, loads, open
 from hpcblaz.mpi import Layout, scatter
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "loads",
     "mean",
     "norm",
+    "open",
     "save",
     "scatter",
     "standard_deviation",

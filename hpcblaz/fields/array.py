@@ -348,9 +348,15 @@ class CompressedArray:
             return self
         return self._replace(dtype=target, missing=None if self._missing is None else self._missing.with_dtype(target))
 
-    def save(self, path: str | os.PathLike[str], *, attributes: Mapping[str, Any] | None = None) -> None:
-        """Write the array to a file; see :func:`hpcblaz.save`."""
-        save(self, path, attributes=attributes)
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        attributes: Mapping[str, Any] | None = None,
+        chunks: tuple[int, ...] | None = None,
+    ) -> None:
+        """Write the array to a file or a Zarr store; see :func:`hpcblaz.save`."""
+        save(self, path, attributes=attributes, chunks=chunks)
 
     def __len__(self) -> int:
         return self.shape[0]

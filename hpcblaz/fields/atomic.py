@@ -1,8 +1,9 @@
-"""Files that are written whole or not at all, and errors of storage in words."""
+"""Files and folders that are written whole or not at all, and errors of storage in words."""
 
 import errno
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -154,14 +155,7 @@ class AtomicFile:
             os.close(self._descriptor)
             self._descriptor = -1
             os.replace(self.temporary, self._target)
-        folder = os.open(os.path.dirname(self._target), os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do it for folders
-                raise storage_error("write", self.path, error) from error
-        finally:
-            os.close(folder)
+        _sync_folder(os.path.dirname(self._target), self.path)
 
     def discard(self) -> None:
         """Remove the temporary file, if there is still one."""
@@ -174,6 +168,79 @@ class AtomicFile:
         os.unlink(self.temporary)
 
     def __enter__(self) -> "AtomicFile":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.discard()
+
+
+def _sync_folder(folder: str | os.PathLike[str], path: Path) -> None:
+    """Bring the names of a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot do it for folders
+            raise storage_error("write", path, error) from error
+    finally:
+        os.close(descriptor)
+
+
+class AtomicFolder:
+    """A new folder that takes its name only when it is complete and on the disk.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Where it is to be. A Zarr store that is there will be replaced; anything else is left alone.
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written there.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        if os.path.lexists(self.path) and not (self.path / "zarr.json").is_file():
+            raise StorageError(f"expected {self.path} to be a Zarr store or not to be there, got something else there")
+        self.temporary = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
+        with storage_errors("write", self.path):
+            os.mkdir(self.temporary)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the folder, and the folders above it."""
+        target = self.temporary / name
+        with storage_errors("write", self.path / name):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with open(target, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+
+    def commit(self) -> None:
+        """Give the folder its name; what had it before is removed."""
+        with storage_errors("write", self.path):
+            if self.path.exists():
+                old = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.old"
+                os.rename(self.path, old)
+                try:
+                    os.rename(self.temporary, self.path)
+                except OSError:
+                    os.rename(old, self.path)
+                    raise
+                shutil.rmtree(old)
+            else:
+                os.rename(self.temporary, self.path)
+        _sync_folder(self.path.parent, self.path)
+
+    def discard(self) -> None:
+        """Remove the temporary folder, if it is still there."""
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def __enter__(self) -> "AtomicFolder":
         return self
 
     def __exit__(

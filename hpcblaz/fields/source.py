@@ -17,7 +17,7 @@ from hpcblaz.fields.missing import CellSet, Missing, find
 from hpcblaz.mpi import Communicator, Layout
 
 _EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
-_SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
+SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
 
 
 class Source:
@@ -58,7 +58,7 @@ class Source:
         backend = drivers(device)
         if gpu.is_device_array(array):
             array = backend.asarray(array)
-        if array.dtype.newbyteorder("=").name not in _SUPPORTED:
+        if array.dtype.newbyteorder("=").name not in SUPPORTED:
             raise DtypeError(
                 f"expected dtype float16, float32, float64 or an integer type, got {array.dtype}: "
                 "convert with x.astype(...), or compress real and imaginary parts separately"

@@ -8,17 +8,18 @@ from hpcblaz.backend import gpu
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import choose_device
 from hpcblaz.backend.payload import Numerics
-from hpcblaz.errors import LayoutError, StorageError
+from hpcblaz.errors import FileFormatError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.container import Container
 from hpcblaz.fields.fileformat import FileHeader
 from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.regroup import Part, regroup
-from hpcblaz.fields.saving import dumps, save
+from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import ErrorBound
+from hpcblaz.fields.zarr_reading import open_store
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
-__all__ = ["dumps", "load", "loads", "read_header", "save"]
+__all__ = ["load", "loads", "open", "read_header", "save"]
 
 
 def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu") -> CompressedArray:
@@ -74,6 +75,51 @@ def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu
     checksums = comm.allgather([float(file.checksum)])[:, 0]
     if (checksums != checksums[0]).any():
         raise StorageError(f"expected one file {path} on all ranks, got different ones: it was replaced meanwhile")
+    return array.to_device("gpu") if on_gpu else array
+
+
+def open(path: str | os.PathLike[str], variable: str | None = None, *, device: str = "cpu") -> CompressedArray:
+    """Open a compressed array of a Zarr store, or of a file, as it is: nothing is decompressed.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A Zarr store whose arrays have the codec ``hpcblaz``, or a file of :func:`hpcblaz.save`.
+    variable : str, optional
+        Which array of a store; it need not be given if there is only one with that codec.
+    device : {'cpu', 'gpu'}, default 'cpu'
+        Where the array is to live.
+
+    Returns
+    -------
+    CompressedArray
+        With the attributes of the store's array. Chunks of the store become one array without loss, if they end
+        where blocks end; otherwise they are decoded and compressed anew with the codec of the store, and the bounds
+        count both errors.
+
+    Raises
+    ------
+    StorageError, FileFormatError
+        If it cannot be read, is damaged, or has other codecs.
+    MissingDependencyError
+        If it is a store, and Zarr is not installed.
+    ConfigurationError, DeviceError
+        If there is no such device.
+
+    Examples
+    --------
+    >>> import numpy as np, os, tempfile, hpcblaz as hb
+    >>> path = os.path.join(tempfile.mkdtemp(), "noise.hbz")
+    >>> hb.compress(np.random.default_rng(0).normal(size=(40, 30)), relative=1e-3).save(path)
+    >>> hb.open(path).shape
+    (40, 30)
+    """
+    if not os.path.isdir(path):
+        if variable is not None:
+            raise FileFormatError(f"{path}: expected a Zarr store with the variable {variable!r}, got a file")
+        return load(path, device=device)
+    on_gpu = choose_device(device) == "gpu"
+    array = open_store(path, variable)
     return array.to_device("gpu") if on_gpu else array
 
 
