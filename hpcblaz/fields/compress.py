@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hpcblaz.backend import gpu
+from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import choose_device
-from hpcblaz.backend.payload import PackedBlocks, Progress
+from hpcblaz.backend.payload import Blocks, PackedBlocks, Progress
 from hpcblaz.errors import (
     ConfigurationError,
     DtypeError,
@@ -27,7 +28,8 @@ from hpcblaz.fields.codec import (
     rounding,
 )
 from hpcblaz.fields.scalars import ErrorBound
-from hpcblaz.fields.source import Source
+from hpcblaz.fields.source import Source, StreamedSource, is_lazy
+from hpcblaz.fields.streaming import assemble
 from hpcblaz.fields.target import Target
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
@@ -114,7 +116,8 @@ def compress(
     if layout is not None:
         _settle(where, x, comm)
     with comm.together():
-        source = Source.of(x, target.codec, layout, where, fill_value)
+        kind = StreamedSource if is_lazy(x) else Source
+        source = kind.of(x, target.codec, layout, where, fill_value)
     extent = source.global_extent(comm)
     if isinstance(target.codec, BlockCodec):
         return _compress_fixed(source, target.codec, extent, comm)
@@ -206,7 +209,7 @@ def _field_tolerance(tolerance: float, dtype: np.dtype[Any], precision: str, lar
 
 def _precisions(source: Source, tolerance: float, largest: float) -> list[str]:
     """Return the precisions to try, the fastest first."""
-    if source.values.dtype == np.float64:
+    if source.wide == np.float64:
         return ["float64"]
     ordinary = tolerance > 2.0**-40 and largest < 2.0**55
     if not ordinary or tolerance <= 2.0**-20 * largest:
@@ -220,9 +223,6 @@ def _encode(
     codec = source.codec
     sides = codec.block_shape or ()
     numerics = source.numerics(precision)
-    values = source.values.astype(precision, copy=False)
-    if largest == 0.0:
-        values = source.drivers.array_module().zeros_like(values)
     gain = growth(codec.transform, sides)
     root = math.sqrt(math.prod(sides))
     widest = 2 * tolerance / gain
@@ -235,13 +235,32 @@ def _encode(
     # Errors are measured with a relative rounding of a few units; aim that much lower
     unit = UNIT_ROUNDOFF[precision]
     aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
-    result = source.drivers.encode(
-        values, numerics, aim, rounding(codec.transform, sides, precision), exponent, mean_level, progress
-    )
-    if result is None:
-        return None
-    blocks, max_abs, l2 = result
-    return blocks, *_measured(max_abs, l2, source, precision)
+    pieces: list[tuple[BlockGrid, Blocks]] = []
+    most = squares = 0.0
+    for piece in source.pieces():
+        values = piece.values.astype(precision, copy=False)
+        if largest == 0.0:
+            values = source.drivers.array_module().zeros_like(values)
+        own = piece.numerics(precision)
+        done = None if progress is None else _part_of(progress, source, pieces)
+        result = source.drivers.encode(
+            values, own, aim, rounding(codec.transform, sides, precision), exponent, mean_level, done
+        )
+        if result is None:
+            return None
+        blocks, max_abs, l2 = result
+        pieces.append((own.grid, blocks))
+        most, squares = max(most, max_abs), math.hypot(squares, l2) * (1 + 2.0**-51)
+    joined = assemble(pieces, numerics, None)
+    if not isinstance(joined, PackedBlocks):
+        raise TypeError("expected packed blocks of packed pieces")
+    return joined, *_measured(most, squares, source, precision)
+
+
+def _part_of(progress: Progress, source: Source, pieces: list[tuple[BlockGrid, Blocks]]) -> Progress:
+    """Return what reports the progress of one more piece."""
+    before, of = sum(len(grid.tiles) for grid, _ in pieces), len(source.grid.tiles)
+    return lambda done, _: progress(before + done, of)
 
 
 def _smallest(source: Source, largest: float) -> float:
@@ -262,7 +281,7 @@ def _smallest(source: Source, largest: float) -> float:
 def _measured(max_abs: float, l2: float, source: Source, precision: str) -> tuple[float, float]:
     """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
     unit = UNIT_ROUNDOFF[precision]
-    cells = source.values.size
+    cells = source.grid.size
     max_abs *= 1 + 8 * unit
     l2 *= 1 + (8 + source.grid.block_size) * unit
     l2 += math.sqrt(cells) * (2.0**-74 if precision == "float32" else 2.0**-537)
@@ -286,15 +305,23 @@ def _compress_fixed(
     sides = source.grid.block_shape
     largest = max(abs(extent[0]), abs(extent[1]))
     index_dtype = np.dtype(codec.index_dtype)
-    single = source.values.dtype == np.float32 and index_dtype.itemsize < 4
+    single = source.wide == np.float32 and index_dtype.itemsize < 4
     precision = "float32" if single and (largest == 0 or 2.0**-50 < largest < 2.0**55) else "float64"
     _check_magnitude(source, largest)
     numerics = source.numerics(precision)
-    template = empty_blocks(codec, numerics, source.device)
-    values = source.values.astype(precision, copy=False)
     slack = rounding(codec.transform, sides, precision)
-    blocks, max_abs, l2 = source.drivers.encode_fixed(values, numerics, template, slack)
-    bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
+    pieces: list[tuple[BlockGrid, Blocks]] = []
+    most = squares = 0.0
+    for piece in source.pieces():
+        own = piece.numerics(precision)
+        template = empty_blocks(codec, own, source.device)
+        part, max_abs, l2 = source.drivers.encode_fixed(
+            piece.values.astype(precision, copy=False), own, template, slack
+        )
+        pieces.append((own.grid, part))
+        most, squares = max(most, max_abs), math.hypot(squares, l2) * (1 + 2.0**-51)
+    blocks = assemble(pieces, numerics, empty_blocks(codec, numerics, source.device) if len(pieces) > 1 else None)
+    bounds = comm.allgather(np.array(_measured(most, squares, source, precision)))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
         blocks,

@@ -6,7 +6,7 @@ themselves, and chunks without a member take no space.
 
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
@@ -57,6 +57,18 @@ class CellSet:
         flat = flags.reshape(-1)
         chunks = [_deflate(np.packbits(flat[start : start + _CHUNK])) for start in range(0, flat.size, _CHUNK)]
         return cls(flat.size, tuple(chunks))
+
+    @classmethod
+    def collect(cls, cells: int, runs: Iterable[NDArray[np.bool_]]) -> "CellSet":
+        """Return the set of the flags of all cells, which come in runs one after the other."""
+        chunks: list[bytes] = []
+        rest = np.zeros(0, np.bool_)
+        for run in runs:
+            flags = np.concatenate([rest, run.reshape(-1)]) if rest.size else run.reshape(-1)
+            whole = flags.size // _CHUNK * _CHUNK
+            chunks.extend(cls.of(flags[:whole]).chunks)
+            rest = flags[whole:].copy()
+        return cls(cells, (*chunks, *cls.of(rest).chunks))
 
     @cached_property
     def count(self) -> int:
@@ -271,6 +283,21 @@ def find(values: Any, xp: Any, asnumpy: Callable[[Any], NDArray[Any]]) -> dict[s
     if not bool((found["nan"] | xp.isfinite(values)).all()):
         found |= {"+inf": values == np.inf, "-inf": values == -np.inf}
     return {kind: asnumpy(flags) for kind, flags in found.items() if bool(flags.any())}
+
+
+def stack(shape: Cells, slabs: Sequence[tuple[Missing | None, Cells]]) -> Missing | None:
+    """Return what is missing of an array from what is missing of slabs along its first axis, each with its shape."""
+    kinds = {kind for missing, _ in slabs if missing is not None for kind in missing.sets}
+    values = [missing.fill_value for missing, _ in slabs if missing is not None and missing.fill_value is not None]
+
+    def flags(kind: str) -> Iterator[NDArray[np.bool_]]:
+        for missing, extents in slabs:
+            cells = math.prod(extents)
+            found = missing is not None and kind in missing.sets
+            yield missing.sets[kind].flags(0, cells) if missing and found else np.zeros(cells, np.bool_)
+
+    sets = {kind: CellSet.collect(math.prod(shape), flags(kind)) for kind in kinds}
+    return Missing.of(shape, sets, values[0] if values else None)
 
 
 def join(shape: Cells, pieces: Iterable[tuple[Missing | None, Cells, Cells]]) -> Missing | None:

@@ -1,6 +1,7 @@
 """What is to be compressed: checked, contiguous, with its missing cells found and filled."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from hpcblaz.errors import DtypeError, LayoutError, ShapeError, UnsupportedOpera
 from hpcblaz.fields.arithmetic import is_array
 from hpcblaz.fields.codec import BlockCodec, Codec, grid_of, with_block_shape
 from hpcblaz.fields.filling import fill
-from hpcblaz.fields.missing import CellSet, Missing, find
+from hpcblaz.fields.missing import CellSet, Missing, find, stack
+from hpcblaz.fields.streaming import slab_bounds
 from hpcblaz.mpi import Communicator, Layout
 
 _EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
@@ -36,12 +38,14 @@ class Source:
         device: str,
     ) -> None:
         self.values = values
+        self.shape = tuple(values.shape)
+        self.wide = values.dtype
         self.codec = codec
         self.dtype = dtype
         self.layout = layout
         self.device = device
         self.drivers = drivers(device)
-        self.grid = grid_of(codec, values.shape)
+        self.grid = grid_of(codec, self.shape)
         self._extent = self._range()
         if missing is not None or self._extent is None:
             self.values, self.missing = self._without_missing(missing)
@@ -111,9 +115,18 @@ class Source:
         return values, missing
 
     @property
+    def extent(self) -> tuple[float, float]:
+        """Least and greatest number of this rank; (inf, -inf) if there is none."""
+        return self._extent or (math.inf, -math.inf)
+
+    @property
     def valid(self) -> int:
         """Cells of this rank that hold numbers."""
-        return int(self.values.size) - (self.missing.count if self.missing is not None else 0)
+        return self.grid.size - (self.missing.count if self.missing is not None else 0)
+
+    def pieces(self) -> "Iterator[Source]":
+        """Yield the slabs that are compressed one after the other: here the whole is one."""
+        yield self
 
     def numerics(self, precision: str) -> Numerics:
         """Return how blocks are computed with in a precision."""
@@ -121,14 +134,60 @@ class Source:
 
     def global_extent(self, comm: Communicator) -> tuple[float, float]:
         """Return the least and greatest number of the whole field, (0, 0) if there is none."""
-        extents = comm.allgather(np.array(self._extent))
+        extents = comm.allgather(np.array(self.extent))
         low, high = float(extents[:, 0].min()), float(extents[:, 1].max())
         return (low, high) if low <= high else (0.0, 0.0)
 
     @property
     def cells(self) -> int:
         """Cells of the whole field."""
-        return math.prod(self.layout.global_shape) if self.layout is not None else self.values.size
+        return math.prod(self.layout.global_shape) if self.layout is not None else self.grid.size
+
+
+class StreamedSource(Source):
+    """An input that is read slab by slab, twice: for its range and its missing cells, and to be compressed."""
+
+    def __init__(
+        self, x: Any, codec: Codec, layout: Layout | None, device: str, fill_value: float | None, first: Source
+    ) -> None:
+        self._x = x
+        self._fill_value = fill_value
+        self._wanted = codec
+        self.shape = tuple(int(n) for n in x.shape)
+        self.wide = first.wide
+        self.codec = first.codec
+        self.dtype = first.dtype
+        self.layout = layout
+        self.device = device
+        self.drivers = drivers(device)
+        self.grid = grid_of(self.codec, self.shape)
+        found, extents = [], []
+        for piece in self.pieces():
+            found.append((piece.missing, piece.shape))
+            extents.append(piece.extent)
+        self.missing = stack(self.shape, found)
+        self._extent = min(low for low, _ in extents), max(high for _, high in extents)
+
+    @classmethod
+    def of(
+        cls, x: Any, codec: Codec, layout: Layout | None, device: str, fill_value: float | None = None
+    ) -> "StreamedSource":
+        """Return the source of an array that is read by slices; raise as :meth:`Source.of` does."""
+        first = Source.of(x[(slice(0, 0),) * len(x.shape)], codec, None, device, fill_value)
+        _check_layout(x, first.codec, layout)
+        return cls(x, codec, layout, device, fill_value, first)
+
+    def pieces(self) -> Iterator[Source]:
+        """Yield the slabs of the input, read one after the other."""
+        for start, stop in slab_bounds(self.grid):
+            yield Source.of(self._x[start:stop], self._wanted, None, self.device, self._fill_value)
+
+
+def is_lazy(x: Any) -> bool:
+    """Say whether an input is to be read slab by slab: a variable of a file, or anything else that is no array yet."""
+    if isinstance(x, (np.ndarray, np.generic)) or is_array(x) or gpu.is_device_array(x):
+        return False
+    return all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")) and len(x.shape) > 0
 
 
 def _array_of(x: ArrayLike) -> Any:
