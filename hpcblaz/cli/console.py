@@ -237,13 +237,18 @@ def read_source(path: str, arguments: argparse.Namespace, console: Console, part
     comm = console.comm
     with comm.together():
         plain = not target(arguments) and not is_compressed(path)
-    if not plain:
-        known = partner.field if partner is not None and isinstance(partner.field, CompressedArray) else None
-        return Source.of(path, read_field(path, arguments, console, known))
-    with comm.together():
+    if plain:
+        return read_plain(path, arguments, console, partner)
+    known = partner.field if partner is not None and isinstance(partner.field, CompressedArray) else None
+    return Source.of(path, read_field(path, arguments, console, known))
+
+
+def read_plain(path: str, arguments: argparse.Namespace, console: Console, partner: Source | None = None) -> Source:
+    """Map a plain field into memory, whatever the options say of how to compress it; a collective call."""
+    with console.comm.together():
         values = open_array(path, arguments.shape)
         same = partner is not None and partner.shape == values.shape
-        layout = partner.layout if partner is not None and same else layout_for(comm, values.shape, None)
+        layout = partner.layout if partner is not None and same else layout_for(console.comm, values.shape, None)
         return Source.of(path, values, layout)
 
 

@@ -76,7 +76,7 @@ def section(source: Source, index: tuple[Any, ...] | None = None) -> Section:
     thinned = iter(slice(c.start, c.stop if c.stop >= 0 else None, c.step) for c in cells)
     values = source.take(tuple(next(thinned) if isinstance(entry, slice) else entry for entry in index))
     cuts = [
-        f"{name} {entry % n}"
+        f"{name}: {entry % n} of {n}"
         for name, entry, n in zip(names, index, shape, strict=True)
         if not isinstance(entry, slice)
     ]
