@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hpcblaz.cli.console import Console, add_device, add_target, integers, number, payload_bytes, read_field, seconds
+from hpcblaz.cli.plot import draw
 from hpcblaz.errors import CodecError
 from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.scalars import CertifiedFloat
+from hpcblaz.fields.sources import Source
 from hpcblaz.mpi import Communicator, world
 
 _ONE: dict[str, Callable[[CompressedArray], CertifiedFloat]] = {
@@ -48,6 +50,7 @@ def register(subparsers: Any) -> None:
     add_target(parser, required=False)
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
     add_device(parser)
+    parser.add_argument("--plot", metavar="PNG", help="draw what there is to see, as hpcblaz plot does")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -56,16 +59,18 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     console = Console(world())
     a = read_field(arguments.a, arguments, console)
-    arrays = {arguments.a: a}
+    arrays = [(arguments.a, a)]
     found: dict[str, Any] = {"arrays": [describe(arguments.a, a, console.comm)]}
     if arguments.b is None:
         found["statistics"] = {name: answer_of(console, function, a) for name, function in _ONE.items()}
     else:
         b = read_field(arguments.b, arguments, console, a)
-        arrays[arguments.b] = b
+        arrays.append((arguments.b, b))
         found["arrays"].append(describe(arguments.b, b, console.comm))
         found["statistics"] = {name: answer_of(console, function, a, b) for name, function in _TWO.items()}
     found["ranks"] = console.comm.size
+    if arguments.plot is not None:
+        draw(arguments.plot, [Source.of(name, array) for name, array in arrays], console.comm)
     if arguments.json:
         console.data(found)
     else:

@@ -183,27 +183,28 @@ def draw_comparison(
     names = (a.title, b.title) if a.title != b.title else (f"{a.title} (A)", f"{b.title} (B)")
     values = dict(zip(names, (a.section.values, b.section.values), strict=True))
     with picture(path, 8, 6.4) as figure:
-        top, bottom = figure.subfigures(2, 1, height_ratios=(1.3, 1))
-        top.suptitle(f"{names[0]} and {names[1]}\n{summary}", fontsize=10)
+        figure.suptitle(f"{names[0]} and {names[1]}\n{summary}", fontsize=10)
+        grid = figure.add_gridspec(2, 6, height_ratios=(1.3, 1))
         if a.section.values.ndim == 1:
-            left, right = top.subplots(1, 2)
+            left, right = figure.add_subplot(grid[0, :3]), figure.add_subplot(grid[0, 3:])
             draw_lines(left, a.section, values, unit)
             _place(left, a.section, "values")
             draw_lines(right, a.section, {"difference": difference}, unit, [_ERROR])
             _place(right, a.section._replace(values=difference), f"{names[1]} − {names[0]}")
         else:
-            axes = top.subplots(1, 3, sharey=True)
+            axes = [figure.add_subplot(grid[0, i : i + 2]) for i in (0, 2, 4)]
             low, high = limits(*values.values())
             for ax, (name, plane) in zip(axes, values.items(), strict=False):
                 image = draw_image(ax, a.section, plane, low, high)
                 _place(ax, a.section._replace(values=plane), name)
-            top.colorbar(image, ax=list(axes[:2]), location="bottom", label=_quantity(a), aspect=40)
+            figure.colorbar(image, ax=axes[:2], location="bottom", label=_quantity(a), aspect=40)
             image = draw_difference(axes[2], a.section, difference)
             _place(axes[2], a.section._replace(values=difference), "difference")
-            top.colorbar(image, ax=axes[2], location="bottom", label=_with_unit("difference", unit))
+            figure.colorbar(image, ax=axes[2], location="bottom", label=_with_unit("difference", unit))
             for ax in axes[1:]:
                 ax.set_ylabel("")
-        left, middle, right = bottom.subplots(1, 3)
+                ax.tick_params(labelleft=False)
+        left, middle, right = (figure.add_subplot(grid[1, i : i + 2]) for i in (0, 2, 4))
         histograms = dict(zip(names, (a.histogram, b.histogram), strict=True))
         draw_histogram(left, histograms, [_FIRST, _SECOND], "all values", _quantity(a))
         bound = a.source.error.max_abs + b.source.error.max_abs
