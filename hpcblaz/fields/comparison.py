@@ -92,7 +92,7 @@ def _centers(a: Source, b: Source) -> NDArray[np.float64]:
     for x, y in slabs(a, b):
         there = np.isfinite(x) & np.isfinite(y)
         if there.any():
-            with np.errstate(over="ignore"):
+            with np.errstate(over="ignore", invalid="ignore"):
                 means = np.array([x[there].mean(), y[there].mean(), 1.0])
             return means if np.isfinite(means).all() else np.array([0.0, 0.0, 1.0])
     return np.zeros(3)

@@ -123,6 +123,7 @@ class Histogram:
         piece = Histogram()
         piece._exponent = max(wanted, least, -1021)
         bins = np.floor(np.ldexp(values, -piece._exponent)).astype(np.int64)
+        bins[(values < 0) & (bins == 0)] = -1  # what underflowed
         piece._first = int(bins.min())
         piece._counts = np.bincount(bins - piece._first)
         self._take(piece)
@@ -172,10 +173,10 @@ class Histogram:
         coarse._exponent, coarse._first, coarse._counts = self._exponent, self._first, self._counts
         while coarse._counts.size > most:
             coarse._coarsen()
-        edges = np.ldexp(
-            np.arange(coarse._first, coarse._first + coarse._counts.size + 1, dtype=float), coarse._exponent
-        )
-        return edges, coarse._counts
+        with np.errstate(over="ignore"):
+            edges = np.ldexp(coarse._first + np.arange(coarse._counts.size + 1.0), coarse._exponent)
+        greatest = np.finfo(np.float64).max
+        return np.clip(edges, -greatest, greatest), coarse._counts
 
 
 def spectrum(values: Values) -> tuple[Values, Values]:
@@ -197,13 +198,15 @@ def spectrum(values: Values) -> tuple[Values, Values]:
     there = np.isfinite(values)
     if min(values.shape) < 4 or not there.any():
         return np.zeros(0), np.zeros(0)
-    deviation = np.where(there, values - values[there].mean(), 0.0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        deviation = np.where(there, values - values[there].mean(), 0.0)
     weight = 1.0
     for axis, n in enumerate(values.shape):
         window = np.hanning(n + 2)[1:-1]
         deviation = deviation * window.reshape([-1 if i == axis else 1 for i in range(values.ndim)])
         weight *= float((window**2).sum())
-    power = np.abs(np.fft.fftn(deviation)) ** 2 / weight
+    with np.errstate(over="ignore", invalid="ignore"):
+        power = np.abs(np.fft.fftn(deviation)) ** 2 / weight
     frequencies = np.meshgrid(*[np.fft.fftfreq(n) for n in values.shape], indexing="ij", sparse=True)
     length = np.sqrt(sum(f**2 for f in frequencies))
     width = 1 / min(max(values.shape), 256)
@@ -211,5 +214,5 @@ def spectrum(values: Values) -> tuple[Values, Values]:
     inside = (ring > 0) & (length <= 0.5 + width / 2)
     counts = np.bincount(ring[inside])
     means = np.bincount(ring[inside], power[inside]) / np.maximum(counts, 1)
-    rings = np.flatnonzero(counts)
+    rings = np.flatnonzero((counts > 0) & np.isfinite(means))
     return rings * width, means[rings]
