@@ -1,7 +1,6 @@
 """``hpcblaz bench fields``: sizes, errors, speeds and bounds beside zfp, SZ3 and NumPy, measured in one run."""
 
 import argparse
-import importlib
 import importlib.metadata
 import json
 import os
@@ -17,12 +16,13 @@ from typing import Any
 from hpcblaz._version import __version__
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.cli.console import Console
-from hpcblaz.errors import ConfigurationError, FileFormatError, MissingDependencyError, StorageError
+from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.benchmark import BOUND, SIZE, SPEED, Report, Settings
 from hpcblaz.fields.benchmark import run as measure
 from hpcblaz.fields.compress import compress
+from hpcblaz.fields.pictures import COLORS, picture, require_matplotlib
 from hpcblaz.fields.sample_fields import sines
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
@@ -30,7 +30,6 @@ from hpcblaz.mpi import world
 
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")
 _EXACT = 1e12  # a bound this many times the error: the answer is right to the last digits
-_COLORS = {"hpcblaz": "#0b6e99", "zfpy": "#d9822b", "SZ3": "#7a7a7a"}
 
 
 def register(subparsers: Any) -> None:
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         if arguments.gpu:
             raise ConfigurationError("expected --plot without --gpu, got both: only CPU results are drawn")
-        _pyplot()
+        require_matplotlib("--plot")
     begin = time.perf_counter()
     threads = min(2, thread_count()) if arguments.threads is None else arguments.threads
     settings = Settings(quick=arguments.quick, threads=threads, say=lambda text: print(f"... {text}", file=sys.stderr))
@@ -274,17 +273,20 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     MissingDependencyError
         If matplotlib is not installed.
     """
-    pyplot = _pyplot()
     curves = _curves(rows)
+    with picture(path, max(9.0, 3.0 * len(curves)), 6.6, "--plot") as figure:
+        _draw_figure(figure, curves, rows)
+
+
+def _draw_figure(figure: Any, curves: dict[str, Any], rows: Sequence[Row]) -> None:
     columns = 2 * max(1, len(curves))
-    figure = pyplot.figure(figsize=(max(9.0, 3.0 * len(curves)), 6.6), layout="constrained")
     grid = figure.add_gridspec(2, columns, height_ratios=(1, 1.1))
     top = None
     most = 1.08 * max((y for lines in curves.values() for points in lines.values() for _, y in points), default=1.0)
     for i, (name, lines) in enumerate(curves.items()):
         axes = figure.add_subplot(grid[0, 2 * i : 2 * i + 2], sharey=top)
         for codec, points in lines.items():
-            axes.semilogx(*zip(*sorted(points), strict=True), "o-", color=_COLORS[codec], label=codec, markersize=4)
+            axes.semilogx(*zip(*sorted(points), strict=True), "o-", color=COLORS[codec], label=codec, markersize=4)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("tolerance / range")
         axes.invert_xaxis()
@@ -299,8 +301,6 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         _draw_bars(axes, [row for row in rows if row.topic == SPEED and row.quantity == quantity])
         axes.set_title(f"{quantity}, one thread", fontsize=10)
         axes.set_ylabel("GB/s of uncompressed values")
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
 
 
 def _curves(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[float, float]]]]:
@@ -313,28 +313,20 @@ def _curves(rows: Sequence[Row]) -> dict[str, dict[str, list[tuple[float, float]
             ours = (float(relative), row.ours)
             if ours not in lines.setdefault("hpcblaz", []):
                 lines["hpcblaz"].append(ours)
-            if row.peer in _COLORS:
+            if row.peer in COLORS:
                 lines.setdefault(row.peer, []).append((float(relative), row.theirs))
     return curves
 
 
 def _draw_bars(axes: Any, rows: Sequence[Row]) -> None:
     cases = list(dict.fromkeys(row.case for row in rows))
-    names = ["hpcblaz", *dict.fromkeys(row.peer for row in rows if row.peer in _COLORS)]
+    names = ["hpcblaz", *dict.fromkeys(row.peer for row in rows if row.peer in COLORS)]
     width = 0.8 / len(names)
     for i, case in enumerate(cases):
         speeds = {"hpcblaz": next(row.ours for row in rows if row.case == case)}
         speeds |= {row.peer: row.theirs for row in rows if row.case == case and row.peer in names}
         for k, (name, speed) in enumerate(speeds.items()):
-            bar = axes.bar(i + (k - (len(speeds) - 1) / 2) * width, speed, width, color=_COLORS[name])
+            bar = axes.bar(i + (k - (len(speeds) - 1) / 2) * width, speed, width, color=COLORS[name])
             axes.bar_label(bar, fmt="%.2g", fontsize=8)
     axes.set_xticks(range(len(cases)), [case.replace(", ", "\n") for case in cases], fontsize=9)
     axes.margins(y=0.12)
-
-
-def _pyplot() -> Any:
-    try:
-        importlib.import_module("matplotlib").use("Agg")
-        return importlib.import_module("matplotlib.pyplot")
-    except ImportError as error:
-        raise MissingDependencyError.needs("--plot", "matplotlib", "plot") from error

@@ -1,16 +1,12 @@
 """The picture of the demonstration: slices of fields, the same decompressed, and their difference."""
 
-import importlib
-import io
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.errors import MissingDependencyError
-from hpcblaz.fields.atomic import AtomicFile
-
-_DPI = 150
+from hpcblaz.fields.pictures import draw_difference, draw_image, limits, picture
+from hpcblaz.fields.sampling import Section
 
 
 class Panel(NamedTuple):
@@ -39,44 +35,34 @@ def write_picture(path: str, panels: list[Panel]) -> None:
     StorageError
         If the file cannot be written.
     """
-    try:
-        figure_module = importlib.import_module("matplotlib.figure")
-    except ImportError as error:
-        raise MissingDependencyError.needs("the picture", "matplotlib", "plot") from error
-    figure = figure_module.Figure(figsize=(8, 0.5 + 2.5 * len(panels)), layout="constrained")
-    figure.suptitle(
-        "Fields compressed by hpcblaz: no value is farther from its original than the tolerance", fontsize=11
-    )
-    rows = figure.subplots(len(panels), 3, squeeze=False)
-    for axes, panel in zip(rows, panels, strict=True):
-        _draw_row(figure, axes, panel)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI)
-    with AtomicFile(path) as file:
-        file.write_at(0, buffer.getvalue())
-        file.commit()
+    with picture(path, 8, 0.5 + 2.5 * len(panels)) as figure:
+        figure.suptitle(
+            "Fields compressed by hpcblaz: no value is farther from its original than the tolerance", fontsize=11
+        )
+        rows = figure.subplots(len(panels), 3, squeeze=False)
+        for axes, panel in zip(rows, panels, strict=True):
+            _draw_row(figure, axes, panel)
 
 
 def _draw_row(figure: Any, axes: Any, panel: Panel) -> None:
-    original = panel.decompressed if panel.original is None else panel.original
-    error = panel.decompressed.astype(np.float64) - original
+    decompressed = panel.decompressed.astype(np.float64)
+    original = decompressed if panel.original is None else panel.original.astype(np.float64)
+    cells = tuple(map(range, original.shape))
+    section = Section(original, cells, ("cell along axis 1", "cell along axis 2"), "")
     unit = "value" if panel.unit == "1" else panel.unit
-    limits = {"vmin": float(original.min()), "vmax": float(original.max())}
-    within = {"vmin": -panel.tolerance, "vmax": panel.tolerance}
-    contents = [
-        (f"{panel.name}", original, "viridis", limits, unit),
-        (f"decompressed, ratio {panel.ratio:.1f}", panel.decompressed, "viridis", limits, unit),
-        ("error (scale: tolerance)", error, "RdBu_r", within, f"error ({unit})"),
+    low, high = limits(original)
+    images = [
+        draw_image(axes[0], section, original, low, high),
+        draw_image(axes[1], section, decompressed, low, high),
+        draw_difference(axes[2], section, decompressed - original, panel.tolerance),
     ]
-    for ax, (title, values, colors, scale, label) in zip(axes, contents, strict=True):
-        image = ax.imshow(values, origin="lower", cmap=colors, aspect="auto", interpolation="nearest", **scale)
-        ax.set_title(title, fontsize=10)
-        ax.set_xlabel("cell along axis 2", fontsize=9)
-        ax.tick_params(labelsize=9)
-        bar = figure.colorbar(image, ax=ax, fraction=0.06)
-        bar.set_label(label, fontsize=9)
-        bar.ax.tick_params(labelsize=9)
-        if colors == "RdBu_r":
-            ticks = [-panel.tolerance, -panel.tolerance / 2, 0.0, panel.tolerance / 2, panel.tolerance]
+    titles = (panel.name, f"decompressed, ratio {panel.ratio:.1f}", "error (scale: tolerance)")
+    for ax, image, title, label in zip(axes, images, titles, (unit, unit, f"error ({unit})"), strict=True):
+        ax.set_title(title)
+        ax.set_aspect("auto")
+        bar = figure.colorbar(image, ax=ax, fraction=0.06, label=label)
+        if label != unit:
+            ticks = [fraction * panel.tolerance for fraction in (-1, -0.5, 0, 0.5, 1)]
             bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-    axes[0].set_ylabel("cell along axis 1", fontsize=9)
+    for ax in axes[1:]:
+        ax.set_ylabel("")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hpcblaz.cli.console import Console, add_device, add_target, integers, number, payload_bytes, read_field, seconds
+from hpcblaz.cli.plot import draw
 from hpcblaz.errors import CodecError
 from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.scalars import CertifiedFloat
+from hpcblaz.fields.sources import Source
 from hpcblaz.mpi import Communicator, world
 
 _ONE: dict[str, Callable[[CompressedArray], CertifiedFloat]] = {
@@ -48,6 +50,7 @@ def register(subparsers: Any) -> None:
     add_target(parser, required=False)
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
     add_device(parser)
+    parser.add_argument("--plot", metavar="PNG", help="draw what there is to see, as hpcblaz plot does")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -56,24 +59,27 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     console = Console(world())
     a = read_field(arguments.a, arguments, console)
-    arrays = {arguments.a: a}
-    found: dict[str, Any] = {"arrays": [_describe(arguments.a, a, console.comm)]}
+    arrays = [(arguments.a, a)]
+    found: dict[str, Any] = {"arrays": [describe(arguments.a, a, console.comm)]}
     if arguments.b is None:
-        found["statistics"] = {name: _answer(console, function, a) for name, function in _ONE.items()}
+        found["statistics"] = {name: answer_of(console, function, a) for name, function in _ONE.items()}
     else:
         b = read_field(arguments.b, arguments, console, a)
-        arrays[arguments.b] = b
-        found["arrays"].append(_describe(arguments.b, b, console.comm))
-        found["statistics"] = {name: _answer(console, function, a, b) for name, function in _TWO.items()}
+        arrays.append((arguments.b, b))
+        found["arrays"].append(describe(arguments.b, b, console.comm))
+        found["statistics"] = {name: answer_of(console, function, a, b) for name, function in _TWO.items()}
     found["ranks"] = console.comm.size
+    if arguments.plot is not None:
+        draw(arguments.plot, [Source.of(name, array) for name, array in arrays], console.comm)
     if arguments.json:
         console.data(found)
     else:
-        _print(console, found)
+        print_report(console, found)
     return 0
 
 
-def _describe(path: str, a: CompressedArray, comm: Communicator) -> dict[str, Any]:
+def describe(path: str, a: CompressedArray, comm: Communicator) -> dict[str, Any]:
+    """Return what there is to say of a compressed array; a collective call."""
     payload = payload_bytes(a, comm)
     return {
         "file": path,
@@ -85,7 +91,7 @@ def _describe(path: str, a: CompressedArray, comm: Communicator) -> dict[str, An
     }
 
 
-def _answer(console: Console, function: Callable[..., CertifiedFloat], *arrays: CompressedArray) -> dict[str, Any]:
+def answer_of(console: Console, function: Callable[..., CertifiedFloat], *arrays: CompressedArray) -> dict[str, Any]:
     """Return value, bound and time of a statistic; `unavailable` says why there is none."""
     start = time.perf_counter()
     try:
@@ -96,21 +102,25 @@ def _answer(console: Console, function: Callable[..., CertifiedFloat], *arrays: 
     return {"value": float(answer), "error": answer.error, "seconds": took, "unavailable": None}
 
 
-def _print(console: Console, found: dict[str, Any]) -> None:
+def print_report(console: Console, found: dict[str, Any]) -> None:
+    """Print arrays and statistics, and why there is no answer where there is none."""
     for array in found["arrays"]:
         shape = " x ".join(map(str, array["shape"]))
         ratio = f", ratio {array['ratio']:.2f}" if array["ratio"] is not None else ""
         error = number(array["max_abs_error"], 3)
-        console.line(f"{array['file']}: {shape} {array['dtype']}{ratio}, largest error {error}")
+        error = "not compressed" if array["payload_bytes"] is None else f"largest error {error}"
+        console.line(f"{array['file']}: {shape} {array['dtype']}{ratio}, {error}")
     console.line()
-    rows = [["statistic", "value", "error at most", "time"]]
+    timed = any("seconds" in answer for answer in found["statistics"].values())
+    rows = [["statistic", "value", "error at most", *(["time"] if timed else [])]]
     reasons = []
     for name, answer in found["statistics"].items():
-        title = name.replace("_", " ")
+        title = "PSNR in dB" if name == "psnr" else name.replace("_", " ")
         if answer["unavailable"] is None:
-            values = [number(answer["value"], 10), number(answer["error"], 3), f"{1e3 * answer['seconds']:.1f} ms"]
+            values = [f"{answer['value']:.10g}", number(answer["error"], 3)]
+            values += [f"{1e3 * answer['seconds']:.1f} ms"] if timed else []
         else:
-            values = ["-", "-", "-"]
+            values = ["-"] * (len(rows[0]) - 1)
             reasons.append(f"no {title}: {answer['unavailable']}")
         rows.append([title, *values])
     console.table(rows)

@@ -322,24 +322,15 @@ def structural_similarity(
     check_values(a, m.n, "structural similarity")
     span = data_range if data_range is not None else 2 * max(a._magnitude, b._magnitude) or 1.0
     c1, c2 = (k1 * span) * (k1 * span), (k2 * span) * (k2 * span)
-    c3 = c2 / 2
-
-    def parts(mean_a: Any, mean_b: Any, std_a: Any, std_b: Any, product: Any, square: Any, divide: Any) -> list[Any]:
-        return [
-            divide(mean_a * mean_b * 2.0 + c1, square(mean_a) + square(mean_b) + c1),
-            divide(std_a * std_b * 2.0 + c2, square(std_a) + square(std_b) + c2),
-            divide(product + c3, std_a * std_b + c3),
-        ]
-
     exponents = (luminance, contrast, structure)
     covariance_ab = m.product / m.n
-    values = parts(m.mean_a, m.mean_b, m.std_a, m.std_b, covariance_ab, lambda v: v * v, _quotient)
+    values = similarity_factors(m.mean_a, m.mean_b, m.std_a, m.std_b, covariance_ab, c1, c2)
     value = 1.0
     for part, exponent in zip(values, exponents, strict=True):
         if part < 0 and exponent != int(exponent):
             return CertifiedFloat(math.nan, math.inf)
         value *= part**exponent
-    bounds = parts(
+    bounds = similarity_factors(
         Interval.around(m.mean_a, delta_of(a, m.n) + value_rounding(a)),
         Interval.around(m.mean_b, delta_of(b, m.n) + value_rounding(b)),
         _std_interval(a, m.std_a, m.square_a / m.n, m.n),
@@ -348,8 +339,8 @@ def structural_similarity(
             covariance_ab,
             covariance_error(m.std_a, delta_of(a, m.n), m.std_b, delta_of(b, m.n)) + _product_rounding(a, b, m),
         ),
-        lambda v: v.square(),
-        lambda v, w: v / w,
+        c1,
+        c2,
     )
     whole = Interval(1.0, 1.0)
     for bound, exponent in zip(bounds, exponents, strict=True):
@@ -357,7 +348,24 @@ def structural_similarity(
     return certified(value, whole.error_of(value) * (1 + 16 * UNIT) + 16 * UNIT, a, b)
 
 
-def _quotient(numerator: float, denominator: float) -> float:
+def similarity_factors(
+    mean_a: Any, mean_b: Any, std_a: Any, std_b: Any, covariance_ab: Any, c1: float, c2: float
+) -> tuple[Any, Any, Any]:
+    """Return luminance, contrast and structure of two arrays: of numbers as numbers, of intervals as intervals."""
+    return (
+        _quotient(mean_a * mean_b * 2.0 + c1, _square(mean_a) + _square(mean_b) + c1),
+        _quotient(std_a * std_b * 2.0 + c2, _square(std_a) + _square(std_b) + c2),
+        _quotient(covariance_ab + c2 / 2, std_a * std_b + c2 / 2),
+    )
+
+
+def _square(value: Any) -> Any:
+    return value.square() if isinstance(value, Interval) else value * value
+
+
+def _quotient(numerator: Any, denominator: Any) -> Any:
+    if isinstance(numerator, Interval):
+        return numerator / denominator
     return numerator / denominator if denominator else 1.0
 
 

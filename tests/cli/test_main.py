@@ -52,7 +52,7 @@ def test_help_and_version(capsys: Output) -> None:
     assert capsys.readouterr().out == f"hpcblaz {hb.__version__}\n"
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    for verb in ("info", "compress", "decompress", "stats", "demo", "bench"):
+    for verb in ("info", "compress", "decompress", "stats", "compare", "plot", "demo", "bench"):
         assert f"    {verb} " in text
         assert main([verb, "--help"]) == 0
         assert capsys.readouterr().out.startswith(f"usage: hpcblaz {verb}")

@@ -41,6 +41,10 @@ def test_all_verbs_work_on_several_ranks(folder: Path) -> None:
         assert abs(mean["value"] - x.mean(dtype=float)) <= mean["error"]
     status, output = launch(RANKS, [*MAIN, "stats", files["x.hbz"], files["x.npy"], "--tolerance", "0.01"], 300)
     assert status == 0 and output.count("norm of difference") == 1, output
+    for first, second in (("x.npy", "x.hbz"), ("x.hbz", "x.npy"), ("x.npy", "y.npy")):
+        status, output = launch(RANKS, [*MAIN, "compare", files[first], files[second], "--json"], 300)
+        largest = json.loads(output)["statistics"]["largest_difference"]
+        assert status == 0 and 0 < largest["value"] <= 0.01, output
     status, output = launch(RANKS, [*MAIN, "info"], 60)
     assert status == 0 and re.search(rf"mpi size +{RANKS}\n", output), output
 
@@ -49,6 +53,18 @@ def test_the_demonstration_on_several_ranks(folder: Path) -> None:
     arguments = ["demo", "--size", "24", "--output", str(folder / "demo.png")]
     status, output = launch(2, [*MAIN, *arguments], 300)
     assert status == 0 and output.count("lie within their bounds") == 1, output
+
+
+def test_a_picture_does_not_depend_on_the_ranks(folder: Path) -> None:
+    pytest.importorskip("matplotlib")
+    pictures = []
+    for ranks in (1, RANKS):
+        pictures.append(folder / f"{ranks}.png")
+        files = [str(folder / name) for name in ("x.npy", "x.hbz")]
+        arguments = ["plot", files[0], "--compare", files[1], "-o", str(pictures[-1])]
+        status, output = launch(ranks, [*MAIN, *arguments], 300)
+        assert status == 0 and output.count("picture:") == 1, output
+    assert pictures[0].read_bytes() == pictures[1].read_bytes()
 
 
 @pytest.mark.parametrize(
