@@ -27,8 +27,8 @@ from hpcblaz.fields.codec import (
     half_unit,
     rounding,
 )
+from hpcblaz.fields.inputs import Input, StreamedInput, is_lazy
 from hpcblaz.fields.scalars import ErrorBound
-from hpcblaz.fields.source import Source, StreamedSource, is_lazy
 from hpcblaz.fields.streaming import assemble
 from hpcblaz.fields.target import Target
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
@@ -116,7 +116,7 @@ def compress(
     if layout is not None:
         _settle(where, x, comm)
     with comm.together():
-        kind = StreamedSource if is_lazy(x) else Source
+        kind = StreamedInput if is_lazy(x) else Input
         source = kind.of(x, target.codec, layout, where, fill_value)
     extent = source.global_extent(comm)
     if isinstance(target.codec, BlockCodec):
@@ -141,7 +141,7 @@ def _settle(where: str, x: Any, comm: Communicator) -> None:
 
 
 def _compress_within(
-    source: Source,
+    source: Input,
     tolerance: float,
     extent: tuple[float, float],
     comm: Communicator,
@@ -207,7 +207,7 @@ def _field_tolerance(tolerance: float, dtype: np.dtype[Any], precision: str, lar
     return max(tolerance / 2, tolerance - half_unit(dtype, largest + tolerance))
 
 
-def _precisions(source: Source, tolerance: float, largest: float) -> list[str]:
+def _precisions(source: Input, tolerance: float, largest: float) -> list[str]:
     """Return the precisions to try, the fastest first."""
     if source.wide == np.float64:
         return ["float64"]
@@ -218,7 +218,7 @@ def _precisions(source: Source, tolerance: float, largest: float) -> list[str]:
 
 
 def _encode(
-    source: Source, precision: str, tolerance: float, largest: float, progress: Progress | None
+    source: Input, precision: str, tolerance: float, largest: float, progress: Progress | None
 ) -> tuple[PackedBlocks, float, float] | None:
     codec = source.codec
     sides = codec.block_shape or ()
@@ -257,13 +257,13 @@ def _encode(
     return joined, *_measured(most, squares, source, precision)
 
 
-def _part_of(progress: Progress, source: Source, pieces: list[tuple[BlockGrid, Blocks]]) -> Progress:
+def _part_of(progress: Progress, source: Input, pieces: list[tuple[BlockGrid, Blocks]]) -> Progress:
     """Return what reports the progress of one more piece."""
     before, of = sum(len(grid.tiles) for grid, _ in pieces), len(source.grid.tiles)
     return lambda done, _: progress(before + done, of)
 
 
-def _smallest(source: Source, largest: float) -> float:
+def _smallest(source: Input, largest: float) -> float:
     """Return a tolerance that is surely large enough for 32-bit indices and double precision."""
     sides = source.codec.block_shape or ()
     gain = growth(source.codec.transform, sides)
@@ -278,7 +278,7 @@ def _smallest(source: Source, largest: float) -> float:
     return min(2 * least, least + half_unit(source.dtype, 2 * largest))
 
 
-def _measured(max_abs: float, l2: float, source: Source, precision: str) -> tuple[float, float]:
+def _measured(max_abs: float, l2: float, source: Input, precision: str) -> tuple[float, float]:
     """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
     unit = UNIT_ROUNDOFF[precision]
     cells = source.grid.size
@@ -293,14 +293,14 @@ def _root_of_squares(norms: NDArray[np.float64]) -> float:
     return float(np.hypot.reduce(norms)) * (1 + 2.0**-51 * (1 + len(norms)))
 
 
-def _check_magnitude(source: Source, largest: float) -> None:
+def _check_magnitude(source: Input, largest: float) -> None:
     """Raise DtypeError if squares of coefficients could leave double precision."""
     if largest > 1e150:
         raise DtypeError(f"expected values of at most 1e150 in magnitude, got {largest:g}: rescale the data")
 
 
 def _compress_fixed(
-    source: Source, codec: BlockCodec, extent: tuple[float, float], comm: Communicator
+    source: Input, codec: BlockCodec, extent: tuple[float, float], comm: Communicator
 ) -> CompressedArray:
     sides = source.grid.block_shape
     largest = max(abs(extent[0]), abs(extent[1]))

@@ -23,7 +23,7 @@ from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec, with_block_shape
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.dumping import dumps
-from hpcblaz.fields.source import SUPPORTED
+from hpcblaz.fields.inputs import SUPPORTED
 from hpcblaz.fields.storage import loads
 
 NAME = "hpcblaz"

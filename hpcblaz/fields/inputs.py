@@ -22,7 +22,7 @@ _EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
 SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
 
 
-class Source:
+class Input:
     """A checked, C-contiguous input with all that the codec has to know of it.
 
     Its values are finite: missing cells hold numbers between the least and the greatest of the others.
@@ -56,7 +56,7 @@ class Source:
     @classmethod
     def of(
         cls, x: ArrayLike, codec: Codec, layout: Layout | None, device: str, fill_value: float | None = None
-    ) -> "Source":
+    ) -> "Input":
         """Return the source of an array; raise DtypeError, ShapeError, LayoutError or CodecError if it is none."""
         array = _array_of(x)
         backend = drivers(device)
@@ -124,7 +124,7 @@ class Source:
         """Cells of this rank that hold numbers."""
         return self.grid.size - (self.missing.count if self.missing is not None else 0)
 
-    def pieces(self) -> "Iterator[Source]":
+    def pieces(self) -> "Iterator[Input]":
         """Yield the slabs that are compressed one after the other: here the whole is one."""
         yield self
 
@@ -144,11 +144,11 @@ class Source:
         return math.prod(self.layout.global_shape) if self.layout is not None else self.grid.size
 
 
-class StreamedSource(Source):
+class StreamedInput(Input):
     """An input that is read slab by slab, twice: for its range and its missing cells, and to be compressed."""
 
     def __init__(
-        self, x: Any, codec: Codec, layout: Layout | None, device: str, fill_value: float | None, first: Source
+        self, x: Any, codec: Codec, layout: Layout | None, device: str, fill_value: float | None, first: Input
     ) -> None:
         self._x = x
         self._fill_value = fill_value
@@ -171,16 +171,16 @@ class StreamedSource(Source):
     @classmethod
     def of(
         cls, x: Any, codec: Codec, layout: Layout | None, device: str, fill_value: float | None = None
-    ) -> "StreamedSource":
-        """Return the source of an array that is read by slices; raise as :meth:`Source.of` does."""
-        first = Source.of(x[(slice(0, 0),) * len(x.shape)], codec, None, device, fill_value)
+    ) -> "StreamedInput":
+        """Return the source of an array that is read by slices; raise as :meth:`Input.of` does."""
+        first = Input.of(x[(slice(0, 0),) * len(x.shape)], codec, None, device, fill_value)
         _check_layout(x, first.codec, layout)
         return cls(x, codec, layout, device, fill_value, first)
 
-    def pieces(self) -> Iterator[Source]:
+    def pieces(self) -> Iterator[Input]:
         """Yield the slabs of the input, read one after the other."""
         for start, stop in slab_bounds(self.grid):
-            yield Source.of(self._x[start:stop], self._wanted, None, self.device, self._fill_value)
+            yield Input.of(self._x[start:stop], self._wanted, None, self.device, self._fill_value)
 
 
 def is_lazy(x: Any) -> bool:
