@@ -21,9 +21,11 @@ from hpcblaz.fields.blockwise import (
     wasserstein_distance,
 )
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
+from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
+from hpcblaz.fields.snapshots import CertifiedMatrix, Decomposition, gram, pairwise_distances, pod
 from hpcblaz.fields.statistics import (
     cosine_similarity,
     covariance,
@@ -42,7 +44,9 @@ __all__ = [
     "BlockCodec",
     "BlockField",
     "CertifiedFloat",
+    "CertifiedMatrix",
     "CompressedArray",
+    "Decomposition",
     "ErrorBound",
     "Layout",
     "ToleranceCodec",
@@ -55,9 +59,13 @@ __all__ = [
     "covariance",
     "dot",
     "errors",
+    "gram",
+    "linear_combination",
     "load",
     "mean",
     "norm",
+    "pairwise_distances",
+    "pod",
     "save",
     "scatter",
     "standard_deviation",

@@ -1,6 +1,7 @@
 """Sums over the cells of one or two arrays, over all ranks, and how exact they are: what statistics are made of."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -94,14 +95,30 @@ def relative_rounding(*arrays: "CompressedArray") -> float:
     return 20 * UNIT_ROUNDOFF[precision] + _SEQUENTIAL * UNIT
 
 
+def check_no_missing(operation: str, *arrays: "CompressedArray") -> None:
+    """Raise UnsupportedOperationError if an array has missing values, which its coefficients know nothing of."""
+    if any(getattr(a, "_missing", None) is not None for a in arrays):
+        raise UnsupportedOperationError(
+            f"expected arrays without missing values for {operation}, got some: decompress, and use NumPy's functions "
+            "for them"
+        )
+
+
+def payload_bound(a: "CompressedArray") -> float:
+    """Return a bound of the magnitudes of the payload's values."""
+    largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
+    return largest / abs(a._factor) if a._factor else largest
+
+
+def squares_are_safe(a: "CompressedArray") -> bool:
+    """Say whether squares of values, and of those of the payload, stay within double precision."""
+    largest, payload = a._magnitude + a._field_error.max_abs + abs(a._offset), payload_bound(a)
+    return not largest or (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450)
+
+
 def certified(value: float, bound: float, *arrays: "CompressedArray") -> CertifiedFloat:
     """Return an answer made of squares or products, without a bound where those could leave double precision."""
-    for a in arrays:
-        largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
-        payload = largest / abs(a._factor) if a._factor else largest
-        if largest and not (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450):
-            return CertifiedFloat(value, math.inf)
-    return CertifiedFloat(value, bound)
+    return CertifiedFloat(value, bound if all(map(squares_are_safe, arrays)) else math.inf)
 
 
 def value_rounding(a: "CompressedArray") -> float:
@@ -132,7 +149,7 @@ def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -
         check_partners(a, b)
     n = a._numerics.grid.size
     local = Moments(0.0)
-    if n and _can_meet(a, b):
+    if n and can_meet(a, b):
         numerics = a._numerics if a._numerics.precision == "float64" else b._numerics
         drivers = drivers_of(a._blocks)
         center_a, center_b = drivers.total(a._blocks, a._numerics) / n, drivers.total(b._blocks, b._numerics) / n
@@ -167,7 +184,7 @@ def has_means(a: "CompressedArray") -> bool:
     return a.codec.transform != "identity"
 
 
-def _can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
+def can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
     """Say whether the coefficients of two arrays can be multiplied: one grid, one transform, one form."""
     return (
         has_means(a)
@@ -178,12 +195,8 @@ def _can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
 
 def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
     """Decode slabs of one or two local arrays and sum them in double precision."""
-    shape = a._numerics.grid.shape
-    side = math.lcm(a._numerics.grid.block_shape[0], b._numerics.grid.block_shape[0] if b is not None else 1)
-    rows = max(1, _STREAM_CELLS // (side * max(1, math.prod(shape[1:])))) * side
     whole = Moments(0.0)
-    for start in range(0, shape[0], rows):
-        low, high = (start,) + (0,) * (len(shape) - 1), (min(shape[0], start + rows), *shape[1:])
+    for low, high in slabs(*(a,) if b is None else (a, b)):
         x = decode_window(a, low, high)
         y = x if b is None else decode_window(b, low, high)
         mx, my = float(x.mean()), float(y.mean())
@@ -192,6 +205,15 @@ def _stream(a: "CompressedArray", b: "CompressedArray | None") -> Moments:
             Moments(float(x.size), mx, float((dx * dx).sum()), my, float((dy * dy).sum()), float((dx * dy).sum()))
         )
     return whole
+
+
+def slabs(*arrays: "CompressedArray") -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Yield first cell and end of slabs, some blocks of the first axis thick, that cover local arrays of one shape."""
+    shape = arrays[0]._numerics.grid.shape
+    side = math.lcm(*(a._numerics.grid.block_shape[0] for a in arrays))
+    rows = max(1, _STREAM_CELLS // (side * len(arrays) * max(1, math.prod(shape[1:])))) * side
+    for start in range(0, shape[0] if math.prod(shape) else 0, rows):
+        yield (start,) + (0,) * (len(shape) - 1), (min(shape[0], start + rows), *shape[1:])
 
 
 def decode_window(a: "CompressedArray", low: tuple[int, ...], high: tuple[int, ...]) -> NDArray[np.float64]:
