@@ -23,6 +23,10 @@ from hpcblaz.fields.blockwise import (
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
+from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
+from hpcblaz.fields.extremes import maximum as max
+from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.quantiles import median, quantile
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.snapshots import CertifiedMatrix, Decomposition, gram, pairwise_distances, pod
@@ -48,9 +52,12 @@ __all__ = [
     "CompressedArray",
     "Decomposition",
     "ErrorBound",
+    "Extremum",
     "Layout",
     "ToleranceCodec",
     "__version__",
+    "argmax",
+    "argmin",
     "block_mean",
     "block_standard_deviation",
     "block_variance",
@@ -59,13 +66,18 @@ __all__ = [
     "covariance",
     "dot",
     "errors",
+    "extremum",
     "gram",
     "linear_combination",
     "load",
+    "max",
     "mean",
+    "median",
+    "min",
     "norm",
     "pairwise_distances",
     "pod",
+    "quantile",
     "save",
     "scatter",
     "standard_deviation",
