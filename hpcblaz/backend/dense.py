@@ -76,6 +76,29 @@ def pair_sums(terms: Sequence[Term], numerics: Numerics, differences: bool) -> t
     return whole[0], whole[1]
 
 
+def block_ranges(blocks: Blocks, numerics: Numerics) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return, for each block in C order, coefficient 0 over the root of its cells, and what the others can add to it.
+
+    The latter bounds the magnitude of their part of any sample, but for rounding: by the sum of their magnitudes times
+    the largest of their basis functions, or by their 2-norm.
+    """
+    grid = numerics.grid
+    peaks = np.abs(numerics.matrices.astype(np.float64)).max(axis=2) * (1 + 2.0**-20)
+    counts = np.array((1,) * (4 - grid.ndim) + grid.blocks, np.int64)
+    centers, spreads = np.zeros((2, math.prod(grid.blocks)))
+    main, side, steps, mean_step = blocks.operands
+    module = numerics.kernel("extract", blocks.form)
+
+    def work(start: int, stop: int) -> None:
+        module.block_ranges(
+            main, side, grid.regions, grid.tiles, start, stop, steps, mean_step, numerics.roots, counts, peaks, centers,
+            spreads,
+        )  # fmt: skip
+
+    map_ranges(work, len(grid.tiles), 16)
+    return centers, spreads
+
+
 def decode_blocks(blocks: Blocks, numerics: Numerics, numbers: NDArray[np.int64]) -> NDArray[np.floating]:
     """Return the samples of some blocks: shape (blocks, block size), NaN where a partial block has no cell.
 

@@ -100,8 +100,10 @@ def _order_statistics(a: "CompressedArray", ranks: Sequence[int]) -> list[float]
         below += float((values < least).sum())
         inside.append(values[(values >= least) & (values <= most)])
     values = np.sort(np.concatenate([*inside, np.zeros(0)]))
-    count = _counter(values, np.ones(len(values)))
-    return [_search(a._comm, lambda value: below + count(value), rank) for rank in ranks]
+    return [
+        _search(a._comm, lambda value: below + float(np.searchsorted(values, value, side="right")), rank)
+        for rank in ranks
+    ]
 
 
 def _counter(values: NDArray[np.float64], weights: NDArray[np.float64]) -> Callable[[float], float]:

@@ -1,7 +1,8 @@
 """Where the values of each block lie, from its coefficients, and the values of single blocks.
 
-With an orthonormal basis the squares of the basis functions sum to one in every cell, so that a value is within the
-2-norm of a block's coefficients but the first of the block's mean (Cauchy-Schwarz).
+A value of a block differs from the block's mean by the sum of the coefficients but the first, each times its basis
+function. That is at most the sum of magnitudes times the largest values of those functions; and at most the 2-norm of
+the coefficients (Cauchy-Schwarz), because the squares of all functions of an orthonormal basis sum to one in each cell.
 """
 
 import math
@@ -11,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend import dense
-from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import UnsupportedOperationError
 from hpcblaz.fields.codec import rounding
 from hpcblaz.fields.moments import has_means, payload_bound, squares_are_safe
@@ -49,15 +49,15 @@ def block_ranges(a: "CompressedArray") -> BlockRanges:
     if not squares_are_safe(a):
         largest = np.full(math.prod(grid.blocks), 2 * payload_bound(a))
         return BlockRanges(-largest, largest)
-    means, energies = (part.ravel() for part in drivers_of(a._blocks).block_moments(a._blocks, numerics, True))
-    spread = np.sqrt(energies) * (1 + 2.0**-30) + _LEAST
-    room = rounding(numerics.transform, grid.block_shape, numerics.precision) * (np.abs(means) + spread)
-    room += 2.0**-40 * np.abs(means)
-    if has_means(a):
-        return BlockRanges(means - spread - room, means + spread + room)
-    first = means * np.sqrt(cells_of_blocks(a))  # the identity: coefficient 0 is the first sample
-    room += 2.0**-40 * np.abs(first)
-    return BlockRanges(np.minimum(first, -spread) - room, np.maximum(first, spread) + room)
+    means, spread = dense.block_ranges(a._blocks, numerics)
+    spread = spread * (1 + 2.0**-30) + _LEAST
+    if not has_means(a):  # the identity: coefficient 0 is the first sample, and the others are samples of their own
+        first = means * np.sqrt(cells_of_blocks(a)) * (1 + 2.0**-40)
+        return BlockRanges(np.minimum(first, -spread) - _LEAST, np.maximum(first, spread) + _LEAST)
+    room = spread + (rounding(numerics.transform, grid.block_shape, numerics.precision) + 2.0**-40) * (
+        np.abs(means) + spread
+    )
+    return BlockRanges(means - room, means + room)
 
 
 def cells_of_blocks(a: "CompressedArray") -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from hpcblaz.backend import dense
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.backend.payload import Numerics
-from hpcblaz.errors import ShapeError
+from hpcblaz.errors import ShapeError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
 from hpcblaz.fields.certificates import UNIT
 from hpcblaz.fields.codec import UNIT_ROUNDOFF
@@ -79,11 +79,13 @@ def gram(arrays: "Sequence[CompressedArray]") -> CertifiedMatrix:
     True
     """
     snapshots = _checked(arrays, "a Gram matrix")
-    values, rounding = _products(snapshots)
-    norms = np.sqrt(np.maximum(np.diag(values), 0)) + np.sqrt(np.diag(rounding))
-    errors = _errors(snapshots) + _shift_rounding(snapshots)
-    bound = np.outer(norms, errors) + np.outer(errors, norms) + np.outer(errors, errors) + rounding
-    return CertifiedMatrix(values, _where_safe(bound * (1 + 2.0**-40), snapshots))
+    with np.errstate(over="ignore", invalid="ignore"):
+        values, rounding = _products(snapshots)
+        norms = np.sqrt(np.maximum(np.diag(values), 0)) + np.sqrt(np.diag(rounding))
+        errors = _errors(snapshots) + _shift_rounding(snapshots)
+        bound = np.outer(norms, errors) + np.outer(errors, norms) + np.outer(errors, errors) + rounding
+    safe = np.array([squares_are_safe(a) for a in snapshots])
+    return CertifiedMatrix(values, np.where(safe[:, None] & safe[None], bound * (1 + 2.0**-40), math.inf))
 
 
 def pairwise_distances(arrays: "Sequence[CompressedArray]") -> CertifiedMatrix:
@@ -99,7 +101,7 @@ def pairwise_distances(arrays: "Sequence[CompressedArray]") -> CertifiedMatrix:
     Returns
     -------
     CertifiedMatrix
-        With a diagonal of zeros, which are exact.
+        With a diagonal of zeros, which are exact. Infinite where squares leave double precision.
 
     Raises
     ------
@@ -117,6 +119,10 @@ def pairwise_distances(arrays: "Sequence[CompressedArray]") -> CertifiedMatrix:
     snapshots = _checked(arrays, "distances")
     first = snapshots[0]
     numerics = _joint(snapshots, scaled=True)
+    if not all(map(squares_are_safe, snapshots)):
+        unknown = np.full((len(snapshots), len(snapshots)), math.inf)
+        np.fill_diagonal(unknown, 0.0)
+        return CertifiedMatrix(unknown, unknown)
     local = np.zeros((len(snapshots), len(snapshots)))
     if first._numerics.grid.size:
         if _meet(snapshots):
@@ -130,7 +136,7 @@ def pairwise_distances(arrays: "Sequence[CompressedArray]") -> CertifiedMatrix:
     own = _errors(snapshots) + _shift_rounding(snapshots, 4 * UNIT_ROUNDOFF[numerics.precision])
     bound = (own[:, None] + own[None]) * (1 + 2.0**-40) + unit * values + math.sqrt(first.size) * 2.0**-70
     np.fill_diagonal(bound, 0.0)
-    return CertifiedMatrix(values, _where_safe(bound, snapshots))
+    return CertifiedMatrix(values, bound)
 
 
 class Decomposition(NamedTuple):
@@ -183,6 +189,8 @@ def pod(arrays: "Sequence[CompressedArray]", modes: int, *, center: bool = True)
     ------
     ShapeError, LayoutError
         If shapes or layouts differ, or there are fewer snapshots than modes.
+    UnsupportedOperationError
+        If squares of values leave double precision.
 
     References
     ----------
@@ -203,6 +211,8 @@ def pod(arrays: "Sequence[CompressedArray]", modes: int, *, center: bool = True)
     with snapshots[0]._comm.together():
         if not 1 <= modes <= count:
             raise ShapeError(f"expected 1 to {count} modes of {count} snapshots, got {modes}")
+    if not all(map(squares_are_safe, snapshots)):
+        raise UnsupportedOperationError("expected arrays whose squares float64 holds, got others: scale them first")
     values, rounding = _products(snapshots)
     project = np.eye(count) - (1 / count if center else 0.0)
     eigenvalues, vectors = np.linalg.eigh(project @ values @ project)
@@ -212,8 +222,6 @@ def pod(arrays: "Sequence[CompressedArray]", modes: int, *, center: bool = True)
     moved = np.sqrt(eigenvalues + wrong) - np.sqrt(np.maximum(eigenvalues - wrong, 0.0))
     weyl = float(np.linalg.norm(_errors(snapshots) + _shift_rounding(snapshots)))
     error = (weyl + moved) * (1 + 2.0**-40) + 4 * UNIT * singular
-    if not all(map(squares_are_safe, snapshots)):
-        error = np.full_like(error, math.inf)
     known = eigenvalues > wrong
     weights = np.where(known[:, None], (project @ vectors).T / np.where(known, singular, 1.0)[:, None], 0.0)
     return Decomposition(singular, error, singular[:, None] * vectors.T, weights, tuple(snapshots))
@@ -262,11 +270,6 @@ def _shift_rounding(snapshots: "list[CompressedArray]", relative: float = 0.0) -
     """Return how far, in norm, rounding of values (offsets and factors are applied to) moves each array."""
     largest = np.array([a._magnitude + a._field_error.max_abs + abs(a._offset) for a in snapshots])
     return math.sqrt(snapshots[0].size) * (16 * UNIT + relative) * largest
-
-
-def _where_safe(bound: Matrix, snapshots: "list[CompressedArray]") -> Matrix:
-    safe = np.array([squares_are_safe(a) for a in snapshots])
-    return np.where(safe[:, None] & safe[None], bound, math.inf)
 
 
 def _products(snapshots: "list[CompressedArray]") -> tuple[Matrix, Matrix]:

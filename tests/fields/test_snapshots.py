@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hpcblaz as hb
-from hpcblaz.errors import CodecError, ShapeError, ToleranceError, UnsupportedOperationError
+from hpcblaz.errors import CodecError, ShapeError, UnsupportedOperationError
 
 CASES = pytest.mark.parametrize("case", oracles.CASES, ids=lambda case: case.name)
 
@@ -74,7 +74,7 @@ def test_linear_combinations(case: oracles.Case, data: st.DataObject) -> None:
     truth = sum(w * t for w, t in zip(weights, truths, strict=True))
     oracles.assert_within_certificate(truth, c)
     oracles.assert_holds(c.mean(), oracles.mean(truth))
-    largest = sum(abs(w) * a.error.max_abs for w, a in zip(weights, arrays, strict=True))
+    largest = sum(abs(w) * a._field_error.max_abs for w, a in zip(weights, arrays, strict=True))
     scale = sum(abs(w) * (a._magnitude + 2000) for w, a in zip(weights, arrays, strict=True))
     if not case.fixed:
         assert c.error.max_abs <= 2 * largest + 1e-6 * scale + 1e-30
@@ -104,7 +104,7 @@ def test_modes(case: oracles.Case, center: bool) -> None:
     flat = x.reshape(12, -1).astype(np.float64)
     flat = flat - flat.mean(axis=0) if center else flat
     assert np.all(np.abs(p.singular_values - np.linalg.svd(flat, compute_uv=False)[:6]) <= p.error)
-    assert p.error.max() < 0.05 * p.singular_values[0]
+    assert p.error.max() < 0.1 * p.singular_values[0]
     leading = range(2 if center else 3)
     modes = np.stack([p.mode(k).decompress().ravel() for k in leading]).astype(np.float64)
     np.testing.assert_allclose(modes @ modes.T, np.eye(len(modes)), atol=0.05)
@@ -153,5 +153,5 @@ def test_refusals() -> None:
         hb.linear_combination([1, 1], [a, hb.compress(x, codec=oracles.INT8_2D.codec)])
     with pytest.raises(UnsupportedOperationError, match="finite number"):
         hb.linear_combination([np.inf], [a])
-    with pytest.raises(ToleranceError, match="too different magnitude"):
-        hb.linear_combination([1e300, 1e-300], [a, a])
+    with pytest.raises(UnsupportedOperationError, match="that float64 holds"):
+        hb.linear_combination([1e308, 1e308], [a, a])

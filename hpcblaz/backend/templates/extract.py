@@ -106,6 +106,51 @@ def add_coefficients(main, side, tiles, start, stop, steps, mean_step, factor, o
 
 
 @njit(nogil=True, cache=True)
+def block_ranges(main, side, regions, tiles, start, stop, steps, mean_step, roots, blocks, peaks, centers, spreads):
+    """For each block, in C order: coefficient 0 over the root of its cells, and a bound of what the others can add.
+
+    peaks has, for each length and number of a basis function of one axis, its largest magnitude. The bound is the
+    smaller one of the sum of magnitudes times those, and of the 2-norm.
+    """
+    rows = np.empty(ROWS * LANES, np.int32)
+    widths = np.zeros(ROWS, np.int64)
+    means = np.empty(TILE, np.float64)
+    block_steps = np.empty(TILE, np.float64)
+    slots = np.empty(TILE, np.int64)
+    sums = np.empty(TILE, np.float64)
+    squares = np.empty(TILE, np.float64)
+    weights = np.empty(SIZE, np.float64)
+    known = -1
+    for tile in range(start, stop):
+        count = tiles[tile, 2]
+        region = regions[tiles[tile, 0]]
+        if known != tiles[tile, 0]:
+            known = tiles[tile, 0]
+            for k in range(SIZE):
+                weight = peaks[region[11], k % SIDE3] * peaks[region[10], k // SIDE3 % SIDE2]
+                weight *= peaks[region[9], k // (SIDE3 * SIDE2) % SIDE1]
+                weights[k] = weight * peaks[region[8], k // (SIDE3 * SIDE2 * SIDE1)]
+        unpack_tile(main, side, tile, count, steps, mean_step, rows, widths, means, block_steps, slots)
+        sums[:] = 0.0
+        squares[:] = 0.0
+        for s in range(strips_of(count)):
+            first = np.uint64(s * LANES)
+            for k in range(1, SIZE):
+                if widths[STRIPS + s * SIZE + k] == 0:
+                    continue
+                row = np.uint64((STRIPS + s * SIZE + k) * LANES)
+                weight = weights[k]
+                for lane in range(LANES):
+                    c = np.float64(rows[row + np.uint64(lane)])
+                    sums[first + np.uint64(lane)] += abs(c) * weight
+                    squares[first + np.uint64(lane)] += c * c
+        for b in range(count):
+            place = place_of(region, tiles[tile, 1] + b, blocks)
+            centers[place] = means[b] / roots[tile]
+            spreads[place] = min(sums[slots[b]], np.sqrt(squares[slots[b]])) * block_steps[b]
+
+
+@njit(nogil=True, cache=True)
 def decode_blocks(main, side, regions, tiles, chosen, start, stop, matrices, steps, mean_step, blocks, targets, out):
     """Decode single blocks of the tiles chosen[start:stop].
 
