@@ -26,6 +26,7 @@ from hpcblaz.fields.compress import compress
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.pieces import concatenate, crop
 from hpcblaz.fields.quantiles import median, quantile
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
@@ -41,6 +42,7 @@ from hpcblaz.fields.statistics import (
     total,
     variance,
 )
+from hpcblaz.fields.statistics import total as sum
 from hpcblaz.fields.storage import load
 from hpcblaz.mpi import Layout, scatter
 
@@ -62,8 +64,10 @@ __all__ = [
     "block_standard_deviation",
     "block_variance",
     "compress",
+    "concatenate",
     "cosine_similarity",
     "covariance",
+    "crop",
     "dot",
     "errors",
     "extremum",
@@ -82,6 +86,7 @@ __all__ = [
     "scatter",
     "standard_deviation",
     "structural_similarity",
+    "sum",
     "total",
     "variance",
     "wasserstein_distance",

@@ -131,7 +131,7 @@ def decode_blocks(blocks: Blocks, numerics: Numerics, numbers: NDArray[np.int64]
 def combine_many(
     terms: Sequence[Term], numerics: Numerics, exponent: int, mean_exponent: int, finer: int
 ) -> tuple[Blocks, float, float] | None:
-    """Return the sum of ``factor * payload`` of some fields, and the norms of what was rounded away from it.
+    """Return the sum of some fields (offsets are for all transforms but the identity), and the norms of what is lost.
 
     Coefficients are summed in double precision and rounded once. Packed fields get the steps
     ``2**(exponent + level)``: a block gets one that is `finer` powers of two below the finest that a field has there.
@@ -146,7 +146,9 @@ def combine_many(
         c, least = np.zeros((stop - start) * TILE * size), np.full((stop - start) * TILE, np.inf)
         for term in terms:
             main, side, steps, mean_step = term.blocks.operands
-            extract.add_coefficients(main, side, tiles, start, stop, steps, mean_step, term.factor, c, least)
+            extract.add_coefficients(
+                main, side, tiles, start, stop, steps, mean_step, numerics.roots, term.factor, term.offset, c, least
+            )
         return c, least * 2.0**-finer
 
     def norms() -> tuple[float, float]:

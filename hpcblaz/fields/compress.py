@@ -21,7 +21,6 @@ from hpcblaz.errors import (
 )
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import (
-    UNIT_ROUNDOFF,
     BlockCodec,
     Codec,
     empty_blocks,
@@ -31,6 +30,7 @@ from hpcblaz.fields.codec import (
     rounding,
     with_block_shape,
 )
+from hpcblaz.fields.encoding import encode_within, measured
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.target import Target
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
@@ -304,31 +304,11 @@ def _precisions(source: _Source, tolerance: float, largest: float) -> list[str]:
 def _encode(
     source: _Source, precision: str, tolerance: float, largest: float, progress: Progress | None
 ) -> tuple[PackedBlocks, float, float] | None:
-    codec = source.codec
-    sides = codec.block_shape or ()
     numerics = source.numerics(precision)
     values = source.values.astype(precision, copy=False)
     if largest == 0.0:
         values = source.drivers.array_module().zeros_like(values)
-    gain = growth(codec.transform, sides)
-    root = math.sqrt(math.prod(sides))
-    widest = 2 * tolerance / gain
-    exponent = math.floor(math.log2(widest)) - 1 if widest > 0 else -2000
-    mean_level = 0
-    if codec.transform != "identity":
-        mean_level = max(0, min(3, math.floor(math.log2(gain * root / 2))))
-    if root * largest >= 2.0 ** (30 + exponent + mean_level) or not -1000 < exponent < 1000:
-        return None
-    # Errors are measured with a relative rounding of a few units; aim that much lower
-    unit = UNIT_ROUNDOFF[precision]
-    aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
-    result = source.drivers.encode(
-        values, numerics, aim, rounding(codec.transform, sides, precision), exponent, mean_level, progress
-    )
-    if result is None:
-        return None
-    blocks, max_abs, l2 = result
-    return blocks, *_measured(max_abs, l2, source, precision)
+    return encode_within(values, numerics, tolerance, largest, source.drivers, progress)
 
 
 def _smallest(source: _Source, largest: float) -> float:
@@ -344,16 +324,6 @@ def _smallest(source: _Source, largest: float) -> float:
     if source.dtype.name == "float64":
         return least
     return min(2 * least, least + half_unit(source.dtype, 2 * largest))
-
-
-def _measured(max_abs: float, l2: float, source: _Source, precision: str) -> tuple[float, float]:
-    """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
-    unit = UNIT_ROUNDOFF[precision]
-    cells = source.values.size
-    max_abs *= 1 + 8 * unit
-    l2 *= 1 + (8 + source.grid.block_size) * unit
-    l2 += math.sqrt(cells) * (2.0**-74 if precision == "float32" else 2.0**-537)
-    return max_abs, min(l2, math.sqrt(cells) * max_abs * (1 + 2.0**-50))
 
 
 def _root_of_squares(norms: NDArray[np.float64]) -> float:
@@ -381,7 +351,7 @@ def _compress_fixed(
     values = source.values.astype(precision, copy=False)
     slack = rounding(codec.transform, sides, precision)
     blocks, max_abs, l2 = source.drivers.encode_fixed(values, numerics, template, slack)
-    bounds = comm.allgather(np.array(_measured(max_abs, l2, source, precision)))
+    bounds = comm.allgather(np.array(measured(max_abs, l2, numerics)))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
         blocks, numerics, source.codec, source.dtype, field_error, magnitude=largest, layout=source.layout

@@ -68,7 +68,7 @@ def test_few_blocks_are_decoded() -> None:
 
 
 def test_the_first_of_equal_values() -> None:
-    a = hb.compress(np.tile(np.arange(16.0), (32, 1)), tolerance=1e-9, codec=oracles.DCT_2D_DOUBLE.codec)
+    a = hb.compress(np.tile(np.arange(16.0), (32, 1)), tolerance=1e-6, codec=oracles.DCT_2D_DOUBLE.codec)
     b = hb.compress(np.zeros((17, 9)), tolerance=1e-3, codec=oracles.DCT_2D_DOUBLE.codec)
     whole = a.decompress()
     assert hb.argmax(a) == np.unravel_index(whole.argmax(), whole.shape)

@@ -74,8 +74,8 @@ def coefficients(main, side, tiles, start, stop, steps, mean_step, roots, factor
 
 
 @njit(nogil=True, cache=True)
-def add_coefficients(main, side, tiles, start, stop, steps, mean_step, factor, out, least):
-    """Add ``factor`` times the coefficients of tiles `start` to `stop`, coefficient 0 among them, to `out`.
+def add_coefficients(main, side, tiles, start, stop, steps, mean_step, roots, factor, offset, out, least):
+    """Add the coefficients of ``factor * field + offset`` of tiles `start` to `stop`, the first among them, to `out`.
 
     least receives, for each block, the least of its own value and of the magnitude of a factor times the block's step.
     """
@@ -95,7 +95,7 @@ def add_coefficients(main, side, tiles, start, stop, steps, mean_step, factor, o
             strip_columns(s, count, slots, block_steps, column, step)
             lanes = min(LANES, count - s * LANES)
             for lane in range(lanes):
-                out[here + np.uint64(lane)] += factor * means[s * LANES + lane]
+                out[here + np.uint64(lane)] += factor * means[s * LANES + lane] + offset * roots[tile]
                 b = s * LANES + lane
                 if mask >> (slots[b] // LANES) & 1:
                     least[base + b] = min(least[base + b], abs(factor) * step[lane])
