@@ -21,10 +21,17 @@ from hpcblaz.fields.blockwise import (
     wasserstein_distance,
 )
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
+from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.dumping import dumps
+from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
+from hpcblaz.fields.extremes import maximum as max
+from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.pieces import concatenate, crop
+from hpcblaz.fields.quantiles import median, quantile
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
+from hpcblaz.fields.snapshots import CertifiedMatrix, Decomposition, gram, pairwise_distances, pod
 from hpcblaz.fields.statistics import (
     cosine_similarity,
     covariance,
@@ -36,6 +43,7 @@ from hpcblaz.fields.statistics import (
     total,
     variance,
 )
+from hpcblaz.fields.statistics import total as sum
 from hpcblaz.fields.storage import load, loads, open
 from hpcblaz.mpi import Layout, scatter
 
@@ -43,29 +51,46 @@ __all__ = [
     "BlockCodec",
     "BlockField",
     "CertifiedFloat",
+    "CertifiedMatrix",
     "CompressedArray",
+    "Decomposition",
     "ErrorBound",
+    "Extremum",
     "Layout",
     "ToleranceCodec",
     "__version__",
+    "argmax",
+    "argmin",
     "block_mean",
     "block_standard_deviation",
     "block_variance",
     "compress",
+    "concatenate",
     "cosine_similarity",
     "covariance",
+    "crop",
     "dot",
     "dumps",
     "errors",
+    "extremum",
+    "gram",
+    "linear_combination",
     "load",
     "loads",
+    "max",
     "mean",
+    "median",
+    "min",
     "norm",
     "open",
+    "pairwise_distances",
+    "pod",
+    "quantile",
     "save",
     "scatter",
     "standard_deviation",
     "structural_similarity",
+    "sum",
     "total",
     "variance",
     "wasserstein_distance",

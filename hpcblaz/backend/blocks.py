@@ -139,6 +139,19 @@ class BlockGrid:
         """Cells a block, for each tile: int64, shape (tiles,)."""
         return np.asarray(self.regions[self.tiles[:, 0], 8:12].prod(axis=1), np.int64)
 
+    def tiles_of(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the tiles of blocks that are given by their numbers in C order of the grid: int64, one a block."""
+        places = np.stack(np.unravel_index(numbers, _four(self.blocks)), axis=1)
+        result = np.empty(len(numbers), np.int64)
+        first_tile = 0
+        for region in self.regions:
+            counts = region[4:8]
+            inside = places - region[:4] // self.sides
+            mine = np.all((inside >= 0) & (inside < counts), axis=1)
+            result[mine] = first_tile + np.ravel_multi_index(tuple(inside[mine].T), tuple(counts)) // TILE
+            first_tile += -(-int(counts.prod()) // TILE)
+        return result
+
     def tiles_touching(self, low: NDArray[np.int64], high: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the numbers of the tiles with a block in a window.
 

@@ -18,7 +18,7 @@ from hpcblaz.backend.threads import map_ranges, thread_count
 from hpcblaz.bodies.records import TILE, header_limit
 from hpcblaz.bodies.steps import LEVELS
 
-_SCRATCH_WORDS = 1 << 20  # a round of encoding keeps about this many words a thread
+SCRATCH_WORDS = 1 << 20  # a round of encoding keeps about this many words a thread
 _MOMENT_TILES = 64  # fewer tiles than this are not worth another thread
 
 
@@ -84,12 +84,12 @@ def encode(
     grid, real = numerics.grid, numerics.dtype.type
     tiles = grid.tiles
     size = grid.block_size
-    limit = _record_limit(size)
-    per_job = max(1, min(64, _SCRATCH_WORDS // limit))
+    limit = record_limit(size)
+    per_job = max(1, min(64, SCRATCH_WORDS // limit))
     steps = np.ldexp(1.0, exponent + np.arange(LEVELS)).astype(numerics.dtype)
     flat = _read_only(x)
     stats = np.zeros((len(tiles), 3))
-    sink = _Sink(len(tiles), limit * len(tiles))
+    sink = Sink(len(tiles), limit * len(tiles))
 
     def job(start: int, stop: int, out: NDArray[np.uint32], sizes: NDArray[np.int64]) -> bool:
         return bool(
@@ -108,7 +108,7 @@ def encode(
     return blocks, float(stats[:, 0].max()), norm
 
 
-class _Sink:
+class Sink:
     """Collects records of unknown size in the order of their tiles, whatever the number of threads.
 
     Memory is reserved for the worst case, and touched only as far as records reach.
@@ -322,13 +322,13 @@ def combine(
     """
     tiles = numerics.grid.tiles
     size = numerics.grid.block_size
-    limit = _record_limit(size)
-    per_job = max(1, min(64, _SCRATCH_WORDS // limit))
+    limit = record_limit(size)
+    per_job = max(1, min(64, SCRATCH_WORDS // limit))
     stats = np.zeros((len(tiles), 2))
     module = numerics.kernel("combine", "packed")
     result = PackedBlocks(a.words, a.offsets, exponent, mean_exponent)
     steps, mean_step = result.steps, result.mean_step
-    sink = _Sink(len(tiles), limit * len(tiles))
+    sink = Sink(len(tiles), limit * len(tiles))
 
     def job(start: int, stop: int, out: NDArray[np.uint32], sizes: NDArray[np.int64]) -> bool:
         return bool(
@@ -414,14 +414,14 @@ def from_integers(
     grid = numerics.grid
     counts = np.array((1,) * (4 - grid.ndim) + grid.blocks, np.int64)
     module = numerics.kernel("integers", "packed")
-    limit = _record_limit(grid.block_size)
+    limit = record_limit(grid.block_size)
     rows, flat = np.ascontiguousarray(indices).reshape(-1, grid.block_size), np.ascontiguousarray(levels).reshape(-1)
-    sink = _Sink(len(grid.tiles), limit * len(grid.tiles))
+    sink = Sink(len(grid.tiles), limit * len(grid.tiles))
 
     def job(start: int, stop: int, out: NDArray[np.uint32], sizes: NDArray[np.int64]) -> bool:
         return bool(module.implode(rows, flat, grid.regions, grid.tiles, start, stop, counts, out, sizes))
 
-    sink.run(job, limit, max(1, min(64, _SCRATCH_WORDS // limit)), None)
+    sink.run(job, limit, max(1, min(64, SCRATCH_WORDS // limit)), None)
     return PackedBlocks(sink.words(), sink.offsets, exponent, mean_exponent)
 
 
@@ -433,6 +433,6 @@ def is_sound(blocks: PackedBlocks, numerics: Numerics) -> bool:
     return bool(numerics.kernel("integers", "packed").is_sound(blocks.words, blocks.offsets, tiles))
 
 
-def _record_limit(size: int) -> int:
+def record_limit(size: int) -> int:
     """Return the greatest number of words of a record of blocks of `size` cells, spare words included."""
     return int(header_limit(TILE, size)) + TILE * (size + 2) + 2 * SPARE_WORDS

@@ -1,23 +1,25 @@
 """Operations on 16 lanes of 32 bits as single vector instructions.
 
 A loop over 16 lanes is unrolled by LLVM before it could be vectorised, and a loop of unknown length brings checks that
-take longer than the work. These intrinsics say what is meant. They take arrays of 32-bit integers and unsigned 64-bit
-positions, and read or write 16 elements from there, unchecked and unaligned.
+take longer than the work. These intrinsics say what is meant. They take arrays of 32-bit integers (or of floats, to sum
+products) and 64-bit positions, and read or write 16 elements from there, unchecked and unaligned.
 """
 
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+PANEL = 4  # fields whose products with as many others are summed at a time: 16 rows of sums stay in registers
 
 _WORD = ir.IntType(32)
 _ROW = ir.VectorType(_WORD, 16)
 
 
-def _place(context: Any, builder: Any, kind: Any, array: Any, position: Any) -> Any:
+def _place(context: Any, builder: Any, kind: Any, array: Any, position: Any, row: Any = _ROW) -> Any:
     data = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(data, [position]), _ROW.as_pointer())
+    return builder.bitcast(builder.gep(data, [position]), row.as_pointer())
 
 
 def _load(context: Any, builder: Any, kind: Any, array: Any, position: Any) -> Any:
@@ -97,3 +99,67 @@ def begin_row(typingctx, words, word, rows, row, mask, shift):
         return context.get_dummy_value()
 
     return types.void(words, word, rows, row, mask, shift), generate
+
+
+def _add_pairs(difference):
+    """Return what generates the sums over rows of the products (or squared differences) of two panels of fields."""
+
+    def generate(context, builder, signature, values):
+        rows, first, second, stride, count, sums, place = values
+        kinds = signature.args
+        real = context.get_value_type(kinds[0].dtype)
+        row, wide = ir.VectorType(real, 16), ir.VectorType(ir.DoubleType(), 16)
+        flags = ("contract",)  # one rounding for a product and a sum where the processor has it, two elsewhere
+
+        def load(kind, array, position, vector):
+            value = builder.load(_place(context, builder, kind, array, position, vector))
+            value.align = 4
+            return value
+
+        totals = [cgutils.alloca_once_value(builder, ir.Constant(row, [0.0] * 16)) for _ in range(PANEL * PANEL)]
+        with cgutils.for_range(builder, count) as loop:
+            here = builder.mul(loop.index, ir.Constant(loop.index.type, 16))
+
+            def panel(start):
+                start = builder.add(start, here)
+                fields = []
+                for _ in range(PANEL):
+                    fields.append(load(kinds[0], rows, start, row))
+                    start = builder.add(start, stride)
+                return fields
+
+            left, right = panel(first), panel(second)
+            for i in range(PANEL):
+                for j in range(PANEL):
+                    a, b = left[i], right[j]
+                    if difference:
+                        a = b = builder.fsub(a, b)
+                    total = totals[i * PANEL + j]
+                    product = builder.fmul(a, b, flags=flags)
+                    builder.store(builder.fadd(builder.load(total), product, flags=flags), total)
+        for total in totals:
+            value = builder.load(total)
+            value = value if real == wide.element else builder.fpext(value, wide)
+            target = _place(context, builder, kinds[5], sums, place, wide)
+            old = builder.load(target)
+            old.align = 4
+            builder.store(builder.fadd(old, value), target).align = 4
+            place = builder.add(place, ir.Constant(place.type, 16))
+        return context.get_dummy_value()
+
+    return generate
+
+
+@intrinsic
+def add_products(typingctx, rows, first, second, stride, count, sums, place):
+    """Add the products of PANEL fields with PANEL others, over `count` rows, to as many rows of sums, in double.
+
+    Fields of a panel are `stride` apart. The products of one lane are summed in the precision of the rows.
+    """
+    return types.void(rows, first, second, stride, count, sums, place), _add_pairs(False)
+
+
+@intrinsic
+def add_differences(typingctx, rows, first, second, stride, count, sums, place):
+    """Add the squared differences of PANEL fields and PANEL others, as add_products does the products."""
+    return types.void(rows, first, second, stride, count, sums, place), _add_pairs(True)

@@ -16,9 +16,9 @@ from hpcblaz.fields.scalars import ErrorBound
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
 
-_FUZZ = 8 * UNIT  # relative rounding of factors, offsets and their products
-_UNDERFLOW = 2.0**-530  # squares of what is rounded away may vanish below it
-_SPREAD = 12  # a step this many powers of two below the coarser operand's rounds away nothing that matters
+FUZZ = 8 * UNIT  # relative rounding of factors, offsets and their products
+UNDERFLOW = 2.0**-530  # squares of what is rounded away may vanish below it
+SPREAD = 12  # a step this many powers of two below the coarser operand's rounds away nothing that matters
 
 
 def is_array(value: Any) -> bool:
@@ -72,7 +72,7 @@ def scale(a: "CompressedArray", factor: float, dtype: np.dtype[Any], offset: flo
     magnitude = abs(factor) * a._magnitude + abs(offset)
     if not (math.isfinite(new_factor) and math.isfinite(new_offset) and math.isfinite(magnitude)):
         raise UnsupportedOperationError(f"expected a result that float64 holds, got {factor:g} * a + {offset:g}")
-    added = _FUZZ * (abs(factor) * (a._magnitude + a._field_error.max_abs) + abs(offset))
+    added = FUZZ * (abs(factor) * (a._magnitude + a._field_error.max_abs) + abs(offset))
     if abs(new_factor) < 1e-290 and a._factor != 0 != factor:
         added += magnitude  # the factor has lost its own precision
     if factor in (-1.0, 1.0) and offset == 0.0:
@@ -169,7 +169,7 @@ def _add_fields(
         return _add_fields(other, a, weight_b, weight_a, dtype)
     ratio = other._factor * weight_b / lead
     numerics = a._numerics if a._numerics.precision == "float64" else other._numerics
-    if not _bound(a) + _bound(other) < 2.0**100 * abs(lead):
+    if not value_bound(a) + value_bound(other) < 2.0**100 * abs(lead):
         numerics = replace(numerics, precision="float64")
     error: HpcblazError | None = None
     blocks: Blocks = a._blocks
@@ -180,10 +180,10 @@ def _add_fields(
         error = refusal
     a._comm.agree(error)
     lost = a._comm.allgather(np.array([lost_max, lost_l2]))
-    lost_max = float(lost[:, 0].max()) + _UNDERFLOW
-    lost_l2 = float(np.hypot.reduce(lost[:, 1])) + _UNDERFLOW * math.sqrt(a.size)
+    lost_max = float(lost[:, 0].max()) + UNDERFLOW
+    lost_l2 = float(np.hypot.reduce(lost[:, 1])) + UNDERFLOW * math.sqrt(a.size)
     ea, eb = a._field_error, other._field_error
-    added = _FUZZ * (a._magnitude + ea.max_abs + other._magnitude + eb.max_abs)
+    added = FUZZ * (a._magnitude + ea.max_abs + other._magnitude + eb.max_abs)
     return a._replace(
         blocks=blocks,
         numerics=numerics,
@@ -198,7 +198,7 @@ def _add_fields(
     )
 
 
-def _bound(a: "CompressedArray") -> float:
+def value_bound(a: "CompressedArray") -> float:
     """Return a bound of the magnitudes of factor times payload."""
     return a._magnitude + a._field_error.max_abs + abs(a._offset)
 
@@ -240,4 +240,4 @@ def _combine(
 
 
 def _common(first: int, second: int) -> int:
-    return max(min(first, second), max(first, second) - _SPREAD)
+    return max(min(first, second), max(first, second) - SPREAD)

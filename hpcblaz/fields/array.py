@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any, NoReturn, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -18,6 +18,7 @@ from hpcblaz.fields import arithmetic, blockwise, statistics
 from hpcblaz.fields.blockwise import BlockField
 from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec, half_unit
 from hpcblaz.fields.missing import Missing
+from hpcblaz.fields.reductions import Axes
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.window import Window
@@ -415,13 +416,21 @@ class CompressedArray:
 
     # Statistics
 
-    def sum(self) -> CertifiedFloat:
-        """Return the sum of all values."""
-        return statistics.total(self)
+    @overload
+    def sum(self, axis: None = None) -> CertifiedFloat: ...
+    @overload
+    def sum(self, axis: Axes) -> "CompressedArray": ...
+    def sum(self, axis: Axes | None = None) -> "CertifiedFloat | CompressedArray":
+        """Return the sum of all values, or the field of sums along axes; see :func:`hpcblaz.total`."""
+        return statistics.total(self, axis)
 
-    def mean(self) -> CertifiedFloat:
-        """Return the mean of all values."""
-        return statistics.mean(self)
+    @overload
+    def mean(self, axis: None = None) -> CertifiedFloat: ...
+    @overload
+    def mean(self, axis: Axes) -> "CompressedArray": ...
+    def mean(self, axis: Axes | None = None) -> "CertifiedFloat | CompressedArray":
+        """Return the mean of all values, or the field of means along axes; see :func:`hpcblaz.mean`."""
+        return statistics.mean(self, axis)
 
     def variance(self, ddof: int = 0) -> CertifiedFloat:
         """Return the variance of all values, divided by n - ddof."""

@@ -19,7 +19,6 @@ from hpcblaz.errors import (
 )
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import (
-    UNIT_ROUNDOFF,
     BlockCodec,
     Codec,
     empty_blocks,
@@ -27,6 +26,7 @@ from hpcblaz.fields.codec import (
     half_unit,
     rounding,
 )
+from hpcblaz.fields.encoding import encode_within, measured
 from hpcblaz.fields.inputs import Input, StreamedInput, is_lazy
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.streaming import assemble
@@ -220,21 +220,7 @@ def _precisions(source: Input, tolerance: float, largest: float) -> list[str]:
 def _encode(
     source: Input, precision: str, tolerance: float, largest: float, progress: Progress | None
 ) -> tuple[PackedBlocks, float, float] | None:
-    codec = source.codec
-    sides = codec.block_shape or ()
     numerics = source.numerics(precision)
-    gain = growth(codec.transform, sides)
-    root = math.sqrt(math.prod(sides))
-    widest = 2 * tolerance / gain
-    exponent = math.floor(math.log2(widest)) - 1 if widest > 0 else -2000
-    mean_level = 0
-    if codec.transform != "identity":
-        mean_level = max(0, min(3, math.floor(math.log2(gain * root / 2))))
-    if root * largest >= 2.0 ** (30 + exponent + mean_level) or not -1000 < exponent < 1000:
-        return None
-    # Errors are measured with a relative rounding of a few units; aim that much lower
-    unit = UNIT_ROUNDOFF[precision]
-    aim = float(numerics.dtype.type(tolerance * (1 - 16 * unit)))
     pieces: list[tuple[BlockGrid, Blocks]] = []
     most = squares = 0.0
     for piece in source.pieces():
@@ -243,9 +229,7 @@ def _encode(
             values = source.drivers.array_module().zeros_like(values)
         own = piece.numerics(precision)
         done = None if progress is None else _part_of(progress, source, pieces)
-        result = source.drivers.encode(
-            values, own, aim, rounding(codec.transform, sides, precision), exponent, mean_level, done
-        )
+        result = encode_within(values, own, tolerance, largest, source.drivers, done)
         if result is None:
             return None
         blocks, max_abs, l2 = result
@@ -254,7 +238,7 @@ def _encode(
     joined = assemble(pieces, numerics, None)
     if not isinstance(joined, PackedBlocks):
         raise TypeError("expected packed blocks of packed pieces")
-    return joined, *_measured(most, squares, source, precision)
+    return joined, most, squares
 
 
 def _part_of(progress: Progress, source: Input, pieces: list[tuple[BlockGrid, Blocks]]) -> Progress:
@@ -276,16 +260,6 @@ def _smallest(source: Input, largest: float) -> float:
     if source.dtype.name == "float64":
         return least
     return min(2 * least, least + half_unit(source.dtype, 2 * largest))
-
-
-def _measured(max_abs: float, l2: float, source: Input, precision: str) -> tuple[float, float]:
-    """Return bounds of the errors that a kernel has measured in this precision, squares that underflow included."""
-    unit = UNIT_ROUNDOFF[precision]
-    cells = source.grid.size
-    max_abs *= 1 + 8 * unit
-    l2 *= 1 + (8 + source.grid.block_size) * unit
-    l2 += math.sqrt(cells) * (2.0**-74 if precision == "float32" else 2.0**-537)
-    return max_abs, min(l2, math.sqrt(cells) * max_abs * (1 + 2.0**-50))
 
 
 def _root_of_squares(norms: NDArray[np.float64]) -> float:
@@ -315,13 +289,14 @@ def _compress_fixed(
     for piece in source.pieces():
         own = piece.numerics(precision)
         template = empty_blocks(codec, own, source.device)
-        part, max_abs, l2 = source.drivers.encode_fixed(
+        part, found, norm = source.drivers.encode_fixed(
             piece.values.astype(precision, copy=False), own, template, slack
         )
+        max_abs, l2 = measured(found, norm, own)
         pieces.append((own.grid, part))
         most, squares = max(most, max_abs), math.hypot(squares, l2) * (1 + 2.0**-51)
     blocks = assemble(pieces, numerics, empty_blocks(codec, numerics, source.device) if len(pieces) > 1 else None)
-    bounds = comm.allgather(np.array(_measured(most, squares, source, precision)))
+    bounds = comm.allgather(np.array([most, squares]))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))
     return CompressedArray(
         blocks,

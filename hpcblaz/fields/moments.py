@@ -94,14 +94,30 @@ def relative_rounding(*arrays: "CompressedArray") -> float:
     return 20 * UNIT_ROUNDOFF[precision] + _SEQUENTIAL * UNIT
 
 
+def check_no_missing(operation: str, *arrays: "CompressedArray") -> None:
+    """Raise UnsupportedOperationError if an array has missing values, which its coefficients know nothing of."""
+    if any(getattr(a, "_missing", None) is not None for a in arrays):
+        raise UnsupportedOperationError(
+            f"expected arrays without missing values for {operation}, got some: decompress, and use NumPy's functions "
+            "for them"
+        )
+
+
+def payload_bound(a: "CompressedArray") -> float:
+    """Return a bound of the magnitudes of the payload's values."""
+    largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
+    return largest / abs(a._factor) if a._factor else largest
+
+
+def squares_are_safe(a: "CompressedArray") -> bool:
+    """Say whether squares of values, and of those of the payload, stay within double precision."""
+    largest, payload = a._magnitude + a._field_error.max_abs + abs(a._offset), payload_bound(a)
+    return not largest or (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450)
+
+
 def certified(value: float, bound: float, *arrays: "CompressedArray") -> CertifiedFloat:
     """Return an answer made of squares or products, without a bound where those could leave double precision."""
-    for a in arrays:
-        largest = a._magnitude + a._field_error.max_abs + abs(a._offset)
-        payload = largest / abs(a._factor) if a._factor else largest
-        if largest and not (min(largest, payload) > 2.0**-450 and max(largest, payload) < 2.0**450):
-            return CertifiedFloat(value, math.inf)
-    return CertifiedFloat(value, bound)
+    return CertifiedFloat(value, bound if all(map(squares_are_safe, arrays)) else math.inf)
 
 
 def value_rounding(a: "CompressedArray") -> float:
@@ -139,7 +155,7 @@ def moments_of_pair(a: "CompressedArray", b: "CompressedArray", squares: bool) -
     with a._comm.together():
         check_array(b, "b")
         check_partners(a, b)
-    if not _can_meet(a, b):
+    if not can_meet(a, b):
         return _merge(a, _stream(a, b, None))
     gaps = gaps_of(a, b)
     n = _cells_of(a, gaps)
@@ -187,7 +203,7 @@ def has_means(a: "CompressedArray") -> bool:
     return a.codec.transform != "identity"
 
 
-def _can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
+def can_meet(a: "CompressedArray", b: "CompressedArray") -> bool:
     """Say whether the coefficients of two arrays can be multiplied: one grid, one transform, one form."""
     return (
         has_means(a)
@@ -202,7 +218,7 @@ def _stream(a: "CompressedArray", b: "CompressedArray | None", gaps: Gaps | None
     With `gaps` only cells of tiles that have some are counted.
     """
     whole = Moments(0.0)
-    for low, high in slabs(a, *([] if b is None else [b])):
+    for low, high in slabs(*(a,) if b is None else (a, b)):
         if gaps is not None and not gaps.near(low[0], high[0]).any():
             continue
         x = decode_window(a, low, high)

@@ -71,6 +71,7 @@ def _with_steps(
     if shift == mean_shift == 0:
         return indices, levels
     wide = indices.astype(np.int64)
+    mean_shift = mean_shift if wide[:, 0].any() else 0
     new_levels = np.where(wide[:, 1:].any(axis=1), levels.astype(np.int64) + shift, 0)
     up = np.maximum(0, new_levels - (LEVELS - 1))
     fits = up.max(initial=0) <= 31 and mean_shift <= 31

@@ -1,0 +1,60 @@
+"""Sums and means along axes, against NumPy on the original fields."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import hpcblaz as hb
+from hpcblaz.errors import ShapeError
+
+SOME = [case for case in oracles.CASES if case.ndim > 1]
+CASES = pytest.mark.parametrize("case", SOME, ids=lambda case: case.name)
+
+
+def check(x: Any, a: hb.CompressedArray, axis: Any) -> None:
+    for result, truth in ((a.mean(axis), x.mean(axis=axis)), (hb.sum(a, axis=axis), x.sum(axis=axis))):
+        assert (result.shape, result.layout) == (truth.shape, None)
+        oracles.assert_within_certificate(truth, result.astype(np.float64))
+        oracles.assert_holds(result.mean(), truth.mean())
+        assert abs(oracles.exact(result.decompress()) - truth).max() <= result.error.max_abs
+
+
+@CASES
+@settings(max_examples=15)
+@given(data=st.data())
+def test_sums_and_means_along_axes(case: oracles.Case, data: st.DataObject) -> None:
+    x = data.draw(oracles.arrays(case))
+    a = data.draw(oracles.compressed(case, x))
+    axes = [set_ for n in range(1, case.ndim) for set_ in itertools.combinations(range(case.ndim), n)]
+    axis: Any = data.draw(st.sampled_from([*axes, 0, -1]))
+    check(oracles.exact(x), a, axis)
+    check(-0.3 * oracles.exact(x) + 3, np.float64(-0.3) * a + np.float64(3), axis)
+
+
+def test_bounds_are_those_of_the_array() -> None:
+    x = oracles.field("noise", (40, 50, 30), 1).astype(np.float32)
+    a = hb.compress(x, tolerance=1e-2, codec=oracles.DCT_3D.codec)
+    m = a.mean(0)
+    assert m.error.max_abs <= 1.1e-2
+    assert m.error.l2 <= 1.1 * a.error.l2 / np.sqrt(40)
+    assert (m.codec, m.dtype) == (hb.ToleranceCodec((4, 4)), np.float32)
+    assert hb.sum(a, axis=(0, 2)).shape == (50,)
+    assert (0 * a + 2).mean(0).decompress().tolist() == np.full((50, 30), 2.0).tolist()
+
+
+def test_refusals() -> None:
+    a = hb.compress(np.zeros((3, 5), np.float32), tolerance=1e-3)
+    for axis in (2, -3, (0, 1), (0, 0), (), "x", 0.5):
+        with pytest.raises(ShapeError, match="expected 1 to 1 different axes of 2, from -2 to 1"):
+            a.mean(axis)
+        with pytest.raises(ShapeError, match="expected 1 to 1 different axes of 2, from -2 to 1"):
+            hb.sum(a, axis)
+    with pytest.raises(ShapeError, match="expected an array with values"):
+        hb.compress(np.zeros((0, 5), np.float32), tolerance=1e-3).mean(0)
