@@ -24,6 +24,7 @@ from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.dumping import dumps
+from hpcblaz.fields.elementwise import apply
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
@@ -59,6 +60,7 @@ __all__ = [
     "Layout",
     "ToleranceCodec",
     "__version__",
+    "apply",
     "argmax",
     "argmin",
     "block_mean",

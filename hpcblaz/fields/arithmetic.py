@@ -96,18 +96,11 @@ def _scaled(missing: Missing | None, factor: float, dtype: np.dtype[Any]) -> Mis
 
 def multiply(a: "CompressedArray", other: Any) -> "CompressedArray":
     """Return ``other * a`` for a number."""
-    if is_array(other):
-        raise UnsupportedOperationError(
-            "expected a number, got a compressed array: the product of two arrays is not linear in coefficients; "
-            "hb.dot gives the sum of products, and decompressed values can be multiplied"
-        )
     return scale(a, real(other, "multiply by"), result_dtype(a, other))
 
 
 def divide(a: "CompressedArray", other: Any) -> "CompressedArray":
     """Return ``a / other`` for a number."""
-    if is_array(other):
-        raise UnsupportedOperationError("a quotient by a compressed array is no linear operation: decompress it first")
     number = real(other, "divide by")
     if number == 0:
         raise UnsupportedOperationError("expected a divisor other than zero")

@@ -3,13 +3,16 @@
 import math
 import numbers
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from hpcblaz.errors import CodecError, ToleranceError
-from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.mpi import Communicator
+
+if TYPE_CHECKING:
+    from hpcblaz.fields.array import CompressedArray
 
 
 class Target:
@@ -54,11 +57,11 @@ class Target:
 
     def search(
         self,
-        attempt: Callable[[float], CompressedArray],
+        attempt: "Callable[[float], CompressedArray]",
         cells: tuple[int, int],
         extent: tuple[float, float],
         comm: Communicator,
-    ) -> CompressedArray:
+    ) -> "CompressedArray":
         """Return what `attempt` makes of the largest tolerance that holds the target.
 
         A collective call. The field has cells[0] cells on all ranks; cells[1] of them hold numbers, from extent[0] to
@@ -77,7 +80,7 @@ class Target:
             return self._search_psnr(attempt, span, cells[1])
         return self._search_rate(attempt, span, cells[0], comm)
 
-    def _search_psnr(self, attempt: Callable[[float], CompressedArray], span: float, cells: int) -> CompressedArray:
+    def _search_psnr(self, attempt: "Callable[[float], CompressedArray]", span: float, cells: int) -> "CompressedArray":
         limit = span * 10 ** (-self.value / 20)
         # The error of a block is spread like uniform noise: the largest is about three times the root mean square
         tolerance = 3 * limit
@@ -96,8 +99,8 @@ class Target:
         return best if best is not None else attempt(limit)
 
     def _search_rate(
-        self, attempt: Callable[[float], CompressedArray], span: float, cells: int, comm: Communicator
-    ) -> CompressedArray:
+        self, attempt: "Callable[[float], CompressedArray]", span: float, cells: int, comm: Communicator
+    ) -> "CompressedArray":
         def bits(a: CompressedArray) -> float:
             return float(comm.allgather(np.array([a.local.nbytes])).sum()) * 8 / cells
 

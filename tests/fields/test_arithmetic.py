@@ -190,11 +190,7 @@ def test_a_long_sum_stays_certain() -> None:
 
 def test_what_is_not_linear_is_refused() -> None:
     _, a = example()
-    plain = np.ones((41, 37), np.float32)
     cases: list[tuple[Any, str]] = [
-        (lambda: a * a, "expected a number, got a compressed array: the product"),
-        (lambda: a / a, "a quotient by a compressed array is no linear operation"),
-        (lambda: 1 / a, "a quotient by a compressed array is no linear operation"),
         (lambda: a / 0, "expected a divisor other than zero"),
         (lambda: a / 5e-324, "expected a divisor whose inverse float64 holds"),
         (lambda: a / np.float32(0), "expected a divisor other than zero"),
@@ -202,19 +198,12 @@ def test_what_is_not_linear_is_refused() -> None:
         (lambda: a + float("inf"), "expected a finite number to add, got inf"),
         (lambda: a * 10**400, "expected a finite number to multiply by, got inf"),
         (lambda: a * 1e300 * 1e300, "expected a result that float64 holds"),
-        (lambda: a + plain, "expected a number or a CompressedArray to add, got ndarray: compress it first"),
-        (lambda: plain + a, "expected a number or a CompressedArray to add, got ndarray"),
-        (lambda: plain * a, "to multiply by, got ndarray"),
-        (lambda: plain - a, "to add, got ndarray"),
         (lambda: operator.add(a, [1, 2]), "got list"),
         (lambda: a + "1", "got '1'"),
         (lambda: a * b"2", "got b'2'"),
         (lambda: a + None, "expected a real number or a CompressedArray to add, got None"),
         (lambda: a * 1j, "expected a real number"),
         (lambda: a * np.complex64(2), "expected a real number"),
-        (lambda: a == a, "so == has no answer: compare"),
-        (lambda: a != a, "so == has no answer"),
-        (lambda: a in [a + 1], "so == has no answer"),
     ]
     for call, text in cases:
         with pytest.raises(UnsupportedOperationError) as caught:
