@@ -195,6 +195,8 @@ class AtomicFolder:
     ----------
     path : str or os.PathLike
         Where it is to be. A Zarr store that is there will be replaced; anything else is left alone.
+    temporary : pathlib.Path, optional
+        The folder that another rank has made to write to; that rank commits and discards it.
 
     Raises
     ------
@@ -202,8 +204,11 @@ class AtomicFolder:
         If it cannot be written there.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, temporary: Path | None = None) -> None:
         self.path = Path(os.path.abspath(path))
+        if temporary is not None:
+            self.temporary = temporary
+            return
         if os.path.lexists(self.path) and not (self.path / "zarr.json").is_file():
             raise StorageError(f"expected {self.path} to be a Zarr store or not to be there, got something else there")
         self.temporary = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
