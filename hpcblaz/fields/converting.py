@@ -144,7 +144,7 @@ def _write_rest(folder: Path, dataset: Any, names: list[str]) -> None:
         return
     rest = dataset.drop_vars(names)
     for variable in rest.variables.values():
-        variable.encoding = {}
+        variable.encoding = {} if "_FillValue" in variable.attrs else {"_FillValue": None}  # and none is made up
     rest.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False)
 
 

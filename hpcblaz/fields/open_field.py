@@ -55,13 +55,11 @@ class Field:
                 return np.asarray(self._read(slices)).astype(self.dtype, copy=False)
             except (HpcblazError, OSError):
                 raise
-            except Exception as error:  # noqa: BLE001  damaged files fail in as many ways as there are libraries
+            except Exception as error:
                 raise FileFormatError(f"{self.name}: expected to read {slices}, got: {error}") from error
 
 
-def open_field(
-    path: str | os.PathLike[str], variable: str | None = None, shape: Sequence[int] | None = None
-) -> Field:
+def open_field(path: str | os.PathLike[str], variable: str | None = None, shape: Sequence[int] | None = None) -> Field:
     """Open a field of a file; values are read when they are asked for.
 
     Parameters
@@ -151,7 +149,7 @@ def open_dataset(path: str | os.PathLike[str]) -> Any:
         return xarray.open_dataset(path, **raw)
     except HpcblazError:
         raise
-    except Exception as error:  # noqa: BLE001  each library has errors of its own
+    except Exception as error:
         raise FileFormatError(f"expected {path} to be what its name says, got: {error}") from error
 
 
@@ -300,10 +298,13 @@ def optional(package: str, feature: str) -> Any:
         raise MissingDependencyError.needs(feature, package, "io") from error
 
 
-def plain(attributes: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return attributes as JSON has them: numbers of NumPy as numbers, what JSON cannot hold as text."""
+def plain(attributes: Mapping[Any, Any], finite: bool = False) -> dict[str, Any]:
+    """Return attributes as JSON has them: numbers of NumPy as numbers, what it cannot hold as text.
+
+    NaN and infinities, which Zarr's metadata may have and ours may not, are text if `finite`.
+    """
     text = json.dumps({str(key): value for key, value in attributes.items()}, default=_plain_value)
-    result: dict[str, Any] = json.loads(text, parse_constant=str)
+    result: dict[str, Any] = json.loads(text, parse_constant=str if finite else float)
     return result
 
 
