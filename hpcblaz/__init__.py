@@ -23,6 +23,7 @@ from hpcblaz.fields.blockwise import (
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.dumping import dumps
+from hpcblaz.fields.open_field import Field, open_field
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.statistics import (
@@ -37,6 +38,7 @@ from hpcblaz.fields.statistics import (
     variance,
 )
 from hpcblaz.fields.storage import load, loads, open
+from hpcblaz.fields.xarray_accessor import register_xarray
 from hpcblaz.mpi import Layout, scatter
 
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "CertifiedFloat",
     "CompressedArray",
     "ErrorBound",
+    "Field",
     "Layout",
     "ToleranceCodec",
     "__version__",
@@ -62,6 +65,8 @@ __all__ = [
     "mean",
     "norm",
     "open",
+    "open_field",
+    "register_xarray",
     "save",
     "scatter",
     "standard_deviation",
@@ -70,3 +75,5 @@ __all__ = [
     "variance",
     "wasserstein_distance",
 ]
+
+register_xarray(only_if_imported=True)

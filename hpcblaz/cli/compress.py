@@ -64,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output.endswith(".zarr"):
         return _to_store(arguments, codec, console, start)
     with comm.together():
-        field = open_field(arguments.input, *(arguments.variable or [None]), shape=arguments.shape)
+        field = open_field(arguments.input, next(iter(arguments.variable), None), arguments.shape)
         layout = layout_for(comm, field.shape, codec.block_shape)
         own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
         input_bytes = math.prod(field.shape) * field.dtype.itemsize

@@ -67,8 +67,8 @@ def convert(
 ) -> list[Converted]:
     """Write a file as a Zarr store with some of its variables compressed; all else stays as it is.
 
-    A collective call: chunks are dealt out to the ranks, and errors are raised on every rank or on none. The store takes
-    its name when it is complete.
+    A collective call: chunks are dealt out to the ranks, and errors are raised on every rank or on none. The store
+    takes its name when it is complete.
 
     Parameters
     ----------

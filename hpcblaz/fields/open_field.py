@@ -1,4 +1,4 @@
-"""Fields in the files that scientists have, read slab by slab: NumPy, raw floats, NetCDF, HDF5, GRIB, Zarr and NIfTI."""
+"""Fields in the files that scientists have, read slab by slab: NetCDF, HDF5, GRIB, Zarr, NIfTI and NumPy's."""
 
 import importlib
 import json
