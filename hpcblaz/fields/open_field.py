@@ -19,6 +19,8 @@ from hpcblaz.fields.source import SUPPORTED
 XARRAY_SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grib2", ".grb", ".grb2")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".he5")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
+_FILL_KEYS = ("_FillValue", "missing_value")
+_SCALES = ("DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS")  # of HDF5, beside the attributes of the user
 ALL_SUFFIXES = (*SUFFIXES, ".npz", *XARRAY_SUFFIXES, *HDF5_SUFFIXES, *NIFTI_SUFFIXES, ".zarr")
 
 
@@ -189,10 +191,8 @@ def choose(names: Sequence[str], among: Iterable[str], variable: str | None, pat
 def raw_field(dataset: Any, name: str) -> Field:
     """Return a variable of a dataset as it is stored, with the number that stands for missing ones."""
     variable = dataset.variables[name]
-    fill = next((variable.attrs[key] for key in ("_FillValue", "missing_value") if key in variable.attrs), None)
-    if fill is not None:
-        fill = np.asarray(fill).reshape(-1)[0]
-        fill = None if np.dtype(variable.dtype).kind == "f" and np.isnan(fill) else fill.item()
+    declared = [np.asarray(variable.attrs[key]).reshape(-1) for key in _FILL_KEYS if key in variable.attrs]
+    fill = next((values[0].item() for values in declared if values.size and values[0] == values[0]), None)  # no NaN
     dtype = np.dtype(variable.dtype).newbyteorder("=")
     if dtype.name not in SUPPORTED:
         raise DtypeError(f"expected numbers to compress, got the variable {name!r} of type {variable.dtype}")
@@ -252,7 +252,7 @@ def _open_hdf5(path: Path, variable: str | None) -> Field:
     fields = [name for name, node in found.items() if not node.is_scale] or list(found)
     name = choose(fields, found, None if variable is None else variable.strip("/"), path)
     node = found[name]
-    attributes = {key: node.attrs[key] for key in node.attrs if key not in ("DIMENSION_LIST", "REFERENCE_LIST")}
+    attributes = {key: node.attrs[key] for key in node.attrs if key not in _SCALES}
     fill = np.asarray(attributes.get("_FillValue", np.nan)).reshape(-1)[0].item()
     dims = tuple(dim.label or (dim[0].name.strip("/") if len(dim) else f"axis_{i}") for i, dim in enumerate(node.dims))
     return Field(
@@ -271,10 +271,10 @@ def _open_nifti(path: Path) -> Field:
     try:
         image = nibabel.load(path)
         proxy, header = image.dataobj, image.header
-        slope, intercept = header.get_slope_inter()
+        slope, intercept = proxy.slope, proxy.inter
     except (OSError, nibabel.filebasedimages.ImageFileError, ValueError) as error:
         raise FileFormatError(f"{path}: expected an image of NIfTI, got: {error}") from None
-    scaled = (slope if slope is not None else 1.0, intercept or 0.0) != (1.0, 0.0)
+    scaled = (slope, intercept) != (1.0, 0.0)
     stored = image.get_data_dtype().newbyteorder("=")
     attributes = {
         "affine": image.affine.tolist() if image.affine is not None else None,
