@@ -23,6 +23,7 @@ from hpcblaz.fields.zarr_store import chunk_name, chunk_shape_of, chunks_of, cod
 from hpcblaz.mpi import Communicator
 
 CHUNK_CELLS = 1 << 22  # 16 MiB of float32, 32 MiB of float64
+_LOSSLESS = 0.499  # no error of an integer is below a half and not zero
 
 Cells = tuple[int, ...]
 
@@ -189,7 +190,10 @@ class _Work:
         tolerance = self._tolerance(one, chunk, scale, passes)
         with comm.together():
             codec = _with_sides(self._codec, sides)
-            options = codec_options(codec, tolerance, one.fill_value)
+            stored = tolerance
+            if stored is not None and one.dtype.kind in "iu":
+                stored = max(stored, _LOSSLESS)  # integers come back exactly: there is no need to be nearer
+            options = codec_options(codec, stored, one.fill_value)
             if comm.rank == 0:
                 create_array(
                     self._folder.temporary,
