@@ -57,6 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(world())
     comm = console.comm
     start = time.perf_counter()
+    arguments.output = arguments.output.rstrip("/") or "/"
     with comm.together():
         codec = _codec(arguments)
         if len(arguments.variable) > 1 and not arguments.output.endswith(".zarr"):

@@ -226,8 +226,13 @@ class AtomicFolder:
                 os.fsync(file.fileno())
 
     def commit(self) -> None:
-        """Give the folder its name; what had it before is removed."""
+        """Bring all that is in the folder to the disk, and give it its name; what had it before is removed."""
         with storage_errors("write", self.path):
+            for place, _, names in os.walk(self.temporary):  # also what others wrote into it
+                for name in names:
+                    with open(os.path.join(place, name), "rb") as file:
+                        os.fsync(file.fileno())
+                _sync_folder(place, self.path)
             if self.path.exists():
                 old = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.old"
                 os.rename(self.path, old)

@@ -19,7 +19,15 @@ from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.open_field import Field, candidates, choose, has_variables, open_dataset, open_field, raw_field
-from hpcblaz.fields.zarr_store import chunk_name, chunk_shape_of, chunks_of, codec_options, create_array, zarr_module
+from hpcblaz.fields.zarr_store import (
+    chunk_name,
+    chunk_shape_of,
+    chunks_of,
+    codec_options,
+    consolidate,
+    create_array,
+    zarr_module,
+)
 from hpcblaz.mpi import Communicator
 
 CHUNK_CELLS = 1 << 22  # 16 MiB of float32, 32 MiB of float64
@@ -118,6 +126,7 @@ def convert(
         found = [work.convert(name, one) for name, one in fields]
         with comm.together():
             if folder is not None:
+                consolidate(folder.temporary)
                 folder.commit()
         return found
     finally:

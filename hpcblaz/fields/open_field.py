@@ -191,8 +191,15 @@ def choose(names: Sequence[str], among: Iterable[str], variable: str | None, pat
 def raw_field(dataset: Any, name: str) -> Field:
     """Return a variable of a dataset as it is stored, with the number that stands for missing ones."""
     variable = dataset.variables[name]
-    declared = [np.asarray(variable.attrs[key]).reshape(-1) for key in _FILL_KEYS if key in variable.attrs]
-    fill = next((values[0].item() for values in declared if values.size and values[0] == values[0]), None)  # no NaN
+    declared: list[Any] = []
+    for key in _FILL_KEYS:
+        declared += np.asarray(variable.attrs.get(key, [])).ravel().tolist()
+    numbers = {value for value in declared if value == value}  # NaN is missing anyway
+    if len(numbers) > 1:
+        raise FileFormatError(
+            f"expected one number for missing values of {name!r}, got {sorted(map(str, numbers))}: set them to one"
+        )
+    fill = next(iter(numbers), None)
     dtype = np.dtype(variable.dtype).newbyteorder("=")
     if dtype.name not in SUPPORTED:
         raise DtypeError(f"expected numbers to compress, got the variable {name!r} of type {variable.dtype}")

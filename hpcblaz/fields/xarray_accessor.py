@@ -18,7 +18,7 @@ from hpcblaz.fields.compress import compress
 from hpcblaz.fields.converting import CHUNK_CELLS, block_shape_of
 from hpcblaz.fields.describing import describe
 from hpcblaz.fields.open_field import candidates, is_store, optional, plain
-from hpcblaz.fields.zarr_store import chunk_shape_of, codec_class, codec_options
+from hpcblaz.fields.zarr_store import chunk_shape_of, codec_class, codec_options, consolidate
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
@@ -169,6 +169,7 @@ class DatasetAccessor:
                 str(folder.temporary), mode="w", zarr_format=3, consolidated=False, encoding=encoding,
                 write_empty_chunks=True,
             )  # fmt: skip
+            consolidate(folder.temporary)
             folder.commit()
 
 

@@ -86,7 +86,7 @@ def test_a_store_is_the_file_but_for_small_errors(
     monkeypatch.setattr(converting, "CHUNK_CELLS", 2000)
     names = ["temperature", "packed"]
     found = convert(source, tmp_path / "a.zarr", names, world(), target=target, codec=ToleranceCodec())
-    with xr.open_dataset(source) as a, xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as b:
+    with xr.open_dataset(source) as a, xr.open_zarr(tmp_path / "a.zarr") as b:
         same_but_for(a, b, names)
         for report in found:
             x, y = a[report.variable].values.astype("f8"), b[report.variable].values.astype("f8")
@@ -138,7 +138,7 @@ def test_unusual_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
     x = np.random.default_rng(1).normal(size=shape)
     np.save(tmp_path / "x.npy", x)
     convert(tmp_path / "x.npy", tmp_path / "x.zarr", [], world(), target={"relative": 1e-3}, codec=ToleranceCodec())
-    y = xr.open_zarr(tmp_path / "x.zarr", consolidated=False)["x"].values
+    y = xr.open_zarr(tmp_path / "x.zarr")["x"].values
     assert y.shape == x.shape
     assert not x.size or np.abs(x - y).max() <= 1e-3 * np.ptp(x)
 
@@ -165,7 +165,7 @@ def test_the_command_line(source: Path, tmp_path: Path, capsys: Output, monkeypa
     assert hb.load("t.hbz").attributes["units"] == "K"
     assert main(["decompress", "a.zarr", "t.npy", "-v", "temperature"]) == 0
     assert main(["decompress", "a.zarr", "t.nc"]) == 0
-    with xr.open_dataset(source) as a, xr.open_dataset("t.nc") as b, xr.open_zarr("a.zarr", consolidated=False) as c:
+    with xr.open_dataset(source) as a, xr.open_dataset("t.nc") as b, xr.open_zarr("a.zarr") as c:
         same_but_for(a, b, ["temperature", "packed"])
         np.testing.assert_array_equal(b.temperature.values, c.temperature.values)
     assert main(["decompress", "t.hbz", "u.nc"]) == 0
@@ -186,7 +186,7 @@ def test_ranks_share_the_chunks(source: Path, tmp_path: Path) -> None:
     argv = ["compress", str(source), store, "-v", "packed", "-v", "temperature", "--relative", "1e-3", "--json"]
     status, output = launch(3, [str(script), *argv], 300)
     assert status == 0, output
-    with xr.open_dataset(source) as a, xr.open_zarr(store, consolidated=False) as b:
+    with xr.open_dataset(source) as a, xr.open_zarr(store) as b:
         same_but_for(a, b, ["temperature", "packed"])
         error = np.nanmax(np.abs(a.temperature.values.astype("f8") - b.temperature.values))
         assert error <= json.loads(output)["variables"][1]["max_abs_error"]
@@ -234,7 +234,7 @@ def test_dropped_chunks_are_missing_cells_and_never_numbers(small: Path, tmp_pat
     shutil.copytree(small, copy)
     chunks = sorted(p for p in (copy / "temperature" / "c").rglob("*") if p.is_file())
     chunks[0].unlink()
-    whole, part = (xr.open_zarr(path, consolidated=False).temperature.values for path in (small, copy))
+    whole, part = (xr.open_zarr(path).temperature.values for path in (small, copy))
     gone = np.isnan(part) & ~np.isnan(whole)
     assert gone.any()
     np.testing.assert_array_equal(part[~gone], whole[~gone])

@@ -46,6 +46,16 @@ def test_netcdf(tmp_path: Path) -> None:
         hb.open_field(path, "wind")
 
 
+def test_two_numbers_for_missing_values_are_refused(tmp_path: Path) -> None:
+    netCDF4 = pytest.importorskip("netCDF4", reason="netCDF4 is not installed")
+    data = xarray.Dataset({"a": ("x", X[0, 0])})
+    data.to_netcdf(tmp_path / "a.nc", encoding={"a": {"_FillValue": np.float32(-8)}})
+    with netCDF4.Dataset(tmp_path / "a.nc", "a") as file:
+        file["a"].missing_value = np.float32(-9)
+    with pytest.raises(FileFormatError, match="one number for missing"):
+        hb.open_field(tmp_path / "a.nc")
+
+
 def test_hdf5(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py", reason="h5py is not installed")
     path = tmp_path / "a.h5"

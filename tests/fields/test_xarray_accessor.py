@@ -51,14 +51,14 @@ def test_stores(tmp_path: Path, lazy: bool) -> None:
         pytest.importorskip("dask", reason="dask is not installed")
         data = data.chunk(y=7, x=11)
     data.hpcblaz.to_zarr(tmp_path / "a.zarr", tolerance={"a": 1e-2})
-    with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as back:
+    with xr.open_zarr(tmp_path / "a.zarr") as back:
         assert np.nanmax(np.abs((back.a - data.a).values)) <= 1e-2
         xr.testing.assert_identical(back.drop_vars("a").load(), data.drop_vars("a").load())
         assert back.a.attrs == data.a.attrs
         assert list(back.hpcblaz.ratio) == ["a"] and back.hpcblaz.ratio["a"] > 1
     assert hb.open(tmp_path / "a.zarr").error.max_abs <= 1e-2
     data.hpcblaz.to_zarr(tmp_path / "a.zarr", relative=1e-3)
-    with xr.open_zarr(tmp_path / "a.zarr", consolidated=False) as back:
+    with xr.open_zarr(tmp_path / "a.zarr") as back:
         assert sorted(back.hpcblaz.ratio) == ["a", "b"]
         span = float(data.b.max() - data.b.min())
         assert np.nanmax(np.abs((back.b - data.b).values)) <= 1e-3 * span
