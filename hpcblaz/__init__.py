@@ -28,6 +28,7 @@ from hpcblaz.fields.elementwise import apply
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.open_field import Field, open_field
 from hpcblaz.fields.pieces import concatenate, crop
 from hpcblaz.fields.quantiles import median, quantile
 from hpcblaz.fields.saving import save
@@ -46,6 +47,7 @@ from hpcblaz.fields.statistics import (
 )
 from hpcblaz.fields.statistics import total as sum
 from hpcblaz.fields.storage import load, loads, open
+from hpcblaz.fields.xarray_accessor import register_xarray
 from hpcblaz.mpi import Layout, scatter
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "Decomposition",
     "ErrorBound",
     "Extremum",
+    "Field",
     "Layout",
     "ToleranceCodec",
     "__version__",
@@ -88,6 +91,8 @@ __all__ = [
     "pairwise_distances",
     "pod",
     "quantile",
+    "open_field",
+    "register_xarray",
     "save",
     "scatter",
     "standard_deviation",
@@ -97,3 +102,5 @@ __all__ = [
     "variance",
     "wasserstein_distance",
 ]
+
+register_xarray(only_if_imported=True)

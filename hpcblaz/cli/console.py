@@ -19,9 +19,11 @@ from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.fileformat import MAGIC
+from hpcblaz.fields.open_field import is_store, open_field
 from hpcblaz.fields.readers import open_array
 from hpcblaz.fields.sources import Source
 from hpcblaz.fields.storage import load
+from hpcblaz.fields.storage import open as open_compressed
 from hpcblaz.mpi import Communicator, Layout
 
 _PATIENCE = 1.0  # seconds before progress is shown
@@ -167,7 +169,7 @@ def target(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def is_compressed(path: str) -> bool:
     """Say whether a file is one of compressed arrays, by its first bytes or else its suffix."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
+    with contextlib.suppress(OSError), Path(path).open("rb") as file:
         head = file.read(len(MAGIC))
         if head == MAGIC:
             return True
@@ -194,8 +196,11 @@ def read_field(
         An array whose layout and codec to take.
     """
     comm = console.comm
+    variable = getattr(arguments, "variable", None)
     with comm.together():
         compressed = is_compressed(path)
+        if is_store(path) and not target(arguments):
+            return open_compressed(path, variable, device=arguments.device)
     if compressed:
         same = partner is not None and partner.layout is not None
         return load(path, partner.layout if partner is not None and same else comm, device=arguments.device)
@@ -205,16 +210,22 @@ def read_field(
                 f"expected a compressed file, or with {path} one of --tolerance, --relative, --psnr and --rate, "
                 "got neither"
             )
-        values = open_array(path, arguments.shape)
+        field = open_field(path, variable, arguments.shape)
         codec = partner.codec if partner is not None else None
-        layout = layout_for(comm, values.shape, codec.block_shape if codec is not None else None)
-        if partner is not None and partner.layout is not None and partner.shape == values.shape:
+        layout = layout_for(comm, field.shape, codec.block_shape if codec is not None else None)
+        if partner is not None and partner.layout is not None and partner.shape == field.shape:
             layout = partner.layout
-        own = values if layout is None else layout.local(values)
+        own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
     progress = Progress(comm, f"compressing {path}")
     try:
         return compress(
-            own, codec=codec, layout=layout, device=arguments.device, progress=progress, **target(arguments)
+            own,
+            codec=codec,
+            layout=layout,
+            fill_value=field.fill_value,
+            device=arguments.device,
+            progress=progress,
+            **target(arguments),
         )
     finally:
         progress.close()

@@ -1,26 +1,33 @@
 """``hpcblaz decompress IN OUT``: from a compressed file to a plain one."""
 
 import argparse
+import math
 import time
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from hpcblaz.cli.console import Console, add_device, number, seconds
+from hpcblaz.cli.console import Console, add_device, layout_for, number, seconds
+from hpcblaz.errors import ConfigurationError
+from hpcblaz.fields.netcdf import write_netcdf
+from hpcblaz.fields.open_field import is_store, open_field
 from hpcblaz.fields.readers import write_array
 from hpcblaz.fields.storage import load
-from hpcblaz.mpi import world
+from hpcblaz.mpi import Communicator, Layout, world
 
 
 def register(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "decompress",
-        help="decompress to a .npy, .f32 or .f64 file",
-        description="Decompress to a .npy file, or to raw little-endian floats: .f32, .f64.",
+        help="decompress to a .npy, .f32, .f64 or NetCDF file",
+        description="Decompress a file, or a field of a store, to a .npy file or to raw little-endian floats: .f32, "
+        ".f64. To .nc goes all that a store holds.",
     )
-    parser.add_argument("input", metavar="IN", help="a compressed file")
-    parser.add_argument("output", metavar="OUT", help="a .npy, .f32 or .f64 file")
+    parser.add_argument("input", metavar="IN", help="a compressed file, or a store: .zarr")
+    parser.add_argument("output", metavar="OUT", help="a .npy, .f32, .f64 or .nc file")
+    parser.add_argument("-v", "--variable", metavar="NAME", help="which field of a store that has several")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -31,18 +38,19 @@ def run(arguments: argparse.Namespace) -> int:
     console = Console(world())
     comm = console.comm
     start = time.perf_counter()
-    a = load(arguments.input, comm, device=arguments.device)
-    begin = time.perf_counter()
-    values = np.asarray(a)  # from a card, if it is there
+    if arguments.output.endswith(".nc"):
+        return _to_netcdf(arguments, console, start)
+    values, layout, begin, error = _values(arguments, comm)
     took = seconds(comm, begin)
-    write_array(arguments.output, values, a.layout)
-    size = a.size * a.dtype.itemsize
+    write_array(arguments.output, values, layout)
+    shape = layout.global_shape if layout is not None else values.shape
+    size = math.prod(shape) * values.dtype.itemsize
     found = {
         "input": arguments.input,
         "output": arguments.output,
-        "shape": list(a.shape),
-        "dtype": a.dtype.name,
-        "max_abs_error": a.error.max_abs,
+        "shape": list(shape),
+        "dtype": values.dtype.name,
+        "max_abs_error": error,
         "decompress_seconds": took,
         "decompress_gigabytes_per_second": size / took / 1e9,
         "total_seconds": seconds(comm, start),
@@ -51,10 +59,51 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         console.data(found)
         return 0
-    console.line(f"{arguments.output}: {' x '.join(map(str, a.shape))} values of {a.dtype}")
-    console.line(f"largest error at most {number(a.error.max_abs)}")
+    console.line(f"{arguments.output}: {' x '.join(map(str, shape))} values of {values.dtype}")
+    if error is not None:
+        console.line(f"largest error at most {number(error)}")
     console.line(
         f"decompressed in {took:.2f} s, {found['decompress_gigabytes_per_second']:.2f} GB/s; "
         f"{found['total_seconds']:.2f} s with reading and writing"
     )
+    return 0
+
+
+def _values(
+    arguments: argparse.Namespace, comm: Communicator
+) -> tuple[NDArray[Any], Layout | None, float, float | None]:
+    """Return this rank's values, how they are split, when decompression began, and a bound of the errors if known."""
+    with comm.together():
+        store = is_store(arguments.input)
+        if arguments.variable is not None and not store:
+            raise ConfigurationError(f"expected --variable with a store, got it with the file {arguments.input}")
+    if not store:
+        a = load(arguments.input, comm, device=arguments.device)
+        begin = time.perf_counter()
+        return np.asarray(a), a.layout, begin, a.error.max_abs  # from a card, if it is there
+    with comm.together():
+        field = open_field(arguments.input, arguments.variable)
+        layout = layout_for(comm, field.shape, None)
+        begin = time.perf_counter()
+        own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
+    return own, layout, begin, None
+
+
+def _to_netcdf(arguments: argparse.Namespace, console: Console, start: float) -> int:
+    """Write all that a store or a file holds as NetCDF, on rank 0."""
+    comm = console.comm
+    with comm.together():
+        names = write_netcdf(arguments.input, arguments.output) if comm.rank == 0 else []
+    names = comm.broadcast(names)
+    found = {
+        "input": arguments.input,
+        "output": arguments.output,
+        "variables": names,
+        "total_seconds": seconds(comm, start),
+        "ranks": comm.size,
+    }
+    if arguments.json:
+        console.data(found)
+        return 0
+    console.line(f"{arguments.output}: {', '.join(names)}, in {found['total_seconds']:.2f} s")
     return 0

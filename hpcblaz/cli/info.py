@@ -12,8 +12,9 @@ from hpcblaz.backend import gpu
 from hpcblaz.backend.compile import cache_folder
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.cli.console import Console, is_compressed
-from hpcblaz.errors import FileFormatError, HpcblazError
+from hpcblaz.errors import HpcblazError
 from hpcblaz.fields.codec import BlockCodec
+from hpcblaz.fields.describing import describe
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Communicator, cuda_aware, library_info, local_rank, world
 
@@ -27,10 +28,10 @@ def register(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "info",
-        help="show versions, processor, threads, MPI and GPU; or what a compressed file holds",
+        help="show versions, processor, threads, MPI and GPU; or what a file holds",
         description="Show versions, processor, threads, MPI, GPU and the folder of kernels; or describe a file.",
     )
-    parser.add_argument("file", nargs="?", metavar="FILE", help="a compressed file to describe")
+    parser.add_argument("file", nargs="?", metavar="FILE", help="a file to describe: compressed or not")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
 
@@ -48,8 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     for key, value in found.items():
         for name, entry in value.items() if isinstance(value, dict) and value else [("", value)]:
-            title = f"{key} {name}".strip().replace("_", " ")
-            console.line(f"{title:<28}{'-' if entry is None or entry == {} else entry}")
+            title = (
+                f"{key} {name}".strip() if key.startswith("variable ") else f"{key} {name}".strip().replace("_", " ")
+            )
+            console.line(f"{title:<27} {'-' if entry is None or entry == {} else entry}")
     return 0
 
 
@@ -83,7 +86,7 @@ def _machine(comm: Communicator) -> dict[str, Any]:
 def _file(path: str) -> dict[str, Any]:
     """Return what a file says of itself; keys are part of the interface."""
     if not is_compressed(path):
-        raise FileFormatError(f"{path}: expected a compressed file (.hbz), got another: hpcblaz compress makes one")
+        return _fields(path)
     header = read_header(path)
     codec = header.codec
     return {
@@ -102,6 +105,11 @@ def _file(path: str) -> dict[str, Any]:
         "payload_bytes": sum(section.length for part in header.parts for section in part.sections.values()),
         "attributes": header.attributes,
     }
+
+
+def _fields(path: str) -> dict[str, Any]:
+    """Return what fields a file or a store holds; keys are part of the interface."""
+    return {"file": path} | {f"variable {name}": entry for name, entry in describe(path).items()}
 
 
 def _version(package: str) -> str | None:

@@ -45,9 +45,12 @@ def register(subparsers: Any) -> None:
         description="Statistics of one or two arrays, computed on the compressed blocks. Every answer comes with a "
         "bound of its distance from the answer on the original data.",
     )
-    parser.add_argument("a", metavar="A", help="a compressed file; or .npy, .f32, .f64 with one of the options below")
+    parser.add_argument(
+        "a", metavar="A", help="a compressed file or store; or any file of fields, with an option below"
+    )
     parser.add_argument("b", metavar="B", nargs="?", help="a second one, to compare")
     add_target(parser, required=False)
+    parser.add_argument("-v", "--variable", metavar="NAME", help="which field of a file that has several")
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
     add_device(parser)
     parser.add_argument("--plot", metavar="PNG", help="draw what there is to see, as hpcblaz plot does")

@@ -195,6 +195,8 @@ class AtomicFolder:
     ----------
     path : str or os.PathLike
         Where it is to be. A Zarr store that is there will be replaced; anything else is left alone.
+    temporary : pathlib.Path, optional
+        The folder that another rank has made to write to; that rank commits and discards it.
 
     Raises
     ------
@@ -202,8 +204,11 @@ class AtomicFolder:
         If it cannot be written there.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, temporary: Path | None = None) -> None:
         self.path = Path(os.path.abspath(path))
+        if temporary is not None:
+            self.temporary = temporary
+            return
         if os.path.lexists(self.path) and not (self.path / "zarr.json").is_file():
             raise StorageError(f"expected {self.path} to be a Zarr store or not to be there, got something else there")
         self.temporary = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
@@ -221,8 +226,13 @@ class AtomicFolder:
                 os.fsync(file.fileno())
 
     def commit(self) -> None:
-        """Give the folder its name; what had it before is removed."""
+        """Bring all that is in the folder to the disk, and give it its name; what had it before is removed."""
         with storage_errors("write", self.path):
+            for place, _, names in os.walk(self.temporary):  # also what others wrote into it
+                for name in names:
+                    with open(os.path.join(place, name), "rb") as file:
+                        os.fsync(file.fileno())
+                _sync_folder(place, self.path)
             if self.path.exists():
                 old = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.old"
                 os.rename(self.path, old)

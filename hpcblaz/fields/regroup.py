@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import cpu
 from hpcblaz.backend.blocks import BlockGrid
-from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
+from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.bodies.records import LANES, TILE
 from hpcblaz.bodies.steps import LEVELS
 from hpcblaz.errors import LayoutError
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 
-_TILES_AT_ONCE = 256  # what is unpacked of another part at a time
+_UNPACKED_CELLS = 1 << 22  # of another part at a time
+_PACKED_CELLS = 1 << 24  # of the wanted part at a time: nothing of the size of the field is ever in memory
 _LARGEST = 2**31 - 1
 
 Part = tuple[Blocks, Numerics, tuple[int, ...]]
@@ -47,21 +48,93 @@ def regroup(
     if isinstance(codec, BlockCodec):
         return _regroup_fixed(parts, numerics, offset, codec)
     grid = numerics.grid
-    indices = np.zeros((int(np.prod(grid.blocks)), grid.block_size), np.int32)
-    levels = np.zeros(len(indices), np.int8)
-    for blocks, own, first in parts:
-        if not isinstance(blocks, PackedBlocks):
-            continue
-        place = _placer(own.grid, first, grid, offset)
-        for region, start, tiles in _runs_of_tiles(own.grid):
-            count = int(own.grid.tiles[tiles, 2].sum())
-            inside, target = place(region, start, count)
-            if inside.any():
-                found, found_levels = _unpack(blocks, own, tiles, count)
-                steps = (blocks.exponent - exponents[0], blocks.mean_exponent - exponents[1])
-                indices[target], levels[target] = _with_steps(found[inside], found_levels[inside], *steps)
-    shape = (*grid.blocks, grid.block_size)
-    return cpu.from_integers(indices.reshape(shape), levels.reshape(grid.blocks), numerics, *exponents)
+    held = list(parts)
+    shift = np.array((0,) * (4 - grid.ndim) + offset, np.int64)
+    pieces = []
+    for region, begin, tiles in _runs_of_tiles(grid, np.zeros(4, np.int64), grid.shape4, _PACKED_CELLS):
+        end = begin + int(grid.tiles[tiles, 2].sum())
+        indices = np.zeros((end - begin, grid.block_size), np.int32)
+        levels = np.zeros(end - begin, np.int8)
+        low, high = (cells + shift for cells in _box(grid, region, begin, end))
+        for blocks, own, first in held:
+            if isinstance(blocks, PackedBlocks):
+                _take(blocks, own, first, (region, shift, begin, end), (low, high), exponents, indices, levels)
+        pieces.append(_pack(indices, levels, numerics, exponents))
+    return _chained(pieces, exponents)
+
+
+def _box(
+    grid: BlockGrid, region: NDArray[np.int64], begin: int, end: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the first cell, and the cell after the last, of a box that has all blocks of a run of a region."""
+    counts, sides = region[4:8], np.array(grid.sides, np.int64)
+    low, high = np.zeros(4, np.int64), counts.copy()
+    axis = next((i for i in range(4) if counts[i] > 1), 3)
+    inner = int(counts[axis + 1 :].prod())
+    low[axis], high[axis] = begin // inner, -(-end // inner)
+    return region[:4] + low * sides, np.minimum(region[:4] + high * sides, grid.shape4)
+
+
+def _take(
+    blocks: PackedBlocks,
+    own: Numerics,
+    first: tuple[int, ...],
+    run: tuple[NDArray[np.int64], NDArray[np.int64], int, int],
+    box: tuple[NDArray[np.int64], NDArray[np.int64]],
+    exponents: tuple[int, int],
+    indices: NDArray[np.int32],
+    levels: NDArray[np.int8],
+) -> None:
+    """Copy the integers of those blocks of a part that belong to a run of blocks of the wanted part's region."""
+    grid = own.grid
+    region, shift, begin, end = run
+    corner = np.array((0,) * (4 - grid.ndim) + first, np.int64)
+    sides = np.array(grid.sides, np.int64)
+    steps = (blocks.exponent - exponents[0], blocks.mean_exponent - exponents[1])
+    low, high = np.maximum(0, box[0] - corner), np.minimum(grid.shape4, box[1] - corner)
+    for theirs, start, tiles in _runs_of_tiles(grid, low, high, _UNPACKED_CELLS):
+        count = int(grid.tiles[tiles, 2].sum())
+        numbers = np.arange(start, start + count)
+        place = np.stack(np.unravel_index(numbers, tuple(theirs[4:8])), axis=1)
+        place += (theirs[:4] + corner - shift - region[:4]) // sides
+        inside = np.flatnonzero(np.all((place >= 0) & (place < region[4:8]), axis=1))
+        target = np.ravel_multi_index(tuple(place[inside].T), tuple(region[4:8])) - begin
+        wanted = (target >= 0) & (target < end - begin)
+        if wanted.any():
+            inside, target = inside[wanted], target[wanted]
+            found, found_levels = _unpack(blocks, own, tiles, count)
+            indices[target], levels[target] = _with_steps(found[inside], found_levels[inside], *steps)
+
+
+def _pack(
+    indices: NDArray[np.int32], levels: NDArray[np.int8], numerics: Numerics, exponents: tuple[int, int]
+) -> PackedBlocks:
+    """Return the records of a run of blocks of one region; see :func:`_unpack`."""
+    row = replace(numerics, grid=_row(numerics.grid, len(levels)))
+    return cpu.from_integers(indices.reshape(*row.grid.blocks, -1), levels.reshape(row.grid.blocks), row, *exponents)
+
+
+def _chained(pieces: list[PackedBlocks], exponents: tuple[int, int]) -> PackedBlocks:
+    """Return the records of all pieces, which are given up on the way, one after the other."""
+    sizes = [np.diff(piece.offsets) for piece in pieces]
+    offsets = np.zeros(1 + sum(map(len, sizes)), np.int64)
+    np.cumsum(np.concatenate([*sizes, np.zeros(0, np.int64)]), out=offsets[1:])
+    words = np.empty(int(offsets[-1]) + SPARE_WORDS, np.uint32)
+    words[offsets[-1] :] = 0
+    position = 0
+    pieces.reverse()
+    while pieces:
+        piece = pieces.pop()
+        count = int(piece.offsets[-1])
+        words[position : position + count] = piece.words[:count]
+        position += count
+    return PackedBlocks(words, offsets, *exponents)
+
+
+def _row(grid: BlockGrid, count: int) -> BlockGrid:
+    """Return the grid of so many full blocks, one after the other along the last axis."""
+    sides = grid.block_shape
+    return BlockGrid((*sides[:-1], count * sides[-1]), sides)
 
 
 def _with_steps(
@@ -87,13 +160,22 @@ def _with_steps(
     return wide, new_levels - up
 
 
-def _runs_of_tiles(grid: BlockGrid) -> Iterator[tuple[NDArray[np.int64], int, slice]]:
-    """Yield runs of tiles of one region: the region, the number of the first block in it, and the tiles."""
+def _runs_of_tiles(
+    grid: BlockGrid, low: NDArray[np.int64], high: NDArray[np.int64], cells: int
+) -> Iterator[tuple[NDArray[np.int64], int, slice]]:
+    """Yield runs of tiles of one region that touch a box: the region, the number of the first block, and the tiles."""
+    at_once = max(1, cells // (TILE * grid.block_size))
+    touching = grid.tiles_touching(low, high)
     first = 0
     for region in grid.regions:
         tiles = -(-int(region[4:8].prod()) // TILE)
-        for start in range(0, tiles, _TILES_AT_ONCE):
-            yield region, start * TILE, slice(first + start, first + min(tiles, start + _TILES_AT_ONCE))
+        start, stop = (int(n) for n in np.searchsorted(touching, (first, first + tiles)))
+        if start < stop:
+            begin, end = int(touching[start]), int(touching[stop - 1]) + 1
+            for tile in range(begin, end, at_once):
+                run = slice(tile, min(end, tile + at_once))
+                if np.searchsorted(touching, run.start) < np.searchsorted(touching, run.stop):
+                    yield region, (tile - first) * TILE, run
         first += tiles
 
 
@@ -105,11 +187,9 @@ def _unpack(
     The tiles are handed over as a field of their own, one block thick along all axes but the last; the extents of
     partial blocks matter to the transform only.
     """
-    sides = numerics.grid.block_shape
     offsets = blocks.offsets[tiles.start : tiles.stop + 1]
     row = PackedBlocks(blocks.words[offsets[0] :], offsets - offsets[0], blocks.exponent, blocks.mean_exponent)
-    grid = BlockGrid((*sides[:-1], count * sides[-1]), sides)
-    indices, levels = cpu.to_integers(row, replace(numerics, grid=grid))
+    indices, levels = cpu.to_integers(row, replace(numerics, grid=_row(numerics.grid, count)))
     return indices.reshape(count, -1), levels.reshape(count)
 
 

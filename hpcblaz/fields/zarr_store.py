@@ -3,6 +3,7 @@
 import itertools
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +105,13 @@ def create_array(
         attributes=dict(attributes or {}),
         zarr_format=3,
     )
+
+
+def consolidate(folder: Path) -> None:
+    """Gather the metadata of all arrays of a store in one file, which xarray looks for first."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        zarr_module().consolidate_metadata(str(folder))
 
 
 def chunk_name(array: Any, name: str, index: Cells) -> str:
