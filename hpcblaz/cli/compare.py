@@ -11,7 +11,7 @@ from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.blockwise import wasserstein_distance
 from hpcblaz.fields.comparison import compare
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Field, Source
+from hpcblaz.fields.views import FieldView, PlainField
 from hpcblaz.mpi import Communicator, world
 
 
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     console = Console(world())
     a, b = read_pair(arguments.a, arguments.b, arguments, console)
-    found: dict[str, Any] = {"arrays": [_describe(source, console.comm) for source in (a, b)]}
+    found: dict[str, Any] = {"arrays": [_describe(view, console.comm) for view in (a, b)]}
     result = compare(a, b, console.comm)
     found["cells"] = result.cells
     found["missing"] = list(result.missing)
@@ -54,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(source: Source, comm: Communicator) -> dict[str, Any]:
-    if isinstance(source.field, CompressedArray):
-        return describe(source.name, source.field, comm)
+def _describe(view: FieldView, comm: Communicator) -> dict[str, Any]:
+    if isinstance(view.field, CompressedArray):
+        return describe(view.name, view.field, comm)
     return {
-        "file": source.name,
-        "shape": list(source.shape),
-        "dtype": source.field.dtype.name,
+        "file": view.name,
+        "shape": list(view.shape),
+        "dtype": view.dtype.name,
         "payload_bytes": None,
         "ratio": None,
         "max_abs_error": 0.0,
@@ -72,7 +72,7 @@ def _written(measure: CertifiedFloat) -> dict[str, Any]:
     return {"value": float(measure), "error": measure.error, "unavailable": reason}
 
 
-def _distance(a: Field, b: Field) -> CertifiedFloat:
+def _distance(a: CompressedArray | PlainField, b: CompressedArray | PlainField) -> CertifiedFloat:
     if not (isinstance(a, CompressedArray) and isinstance(b, CompressedArray)):
         raise CodecError(
             "expected two compressed arrays, got a plain one: with --tolerance, for example, it is compressed first"

@@ -20,8 +20,8 @@ from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.fileformat import MAGIC
 from hpcblaz.fields.readers import open_array
-from hpcblaz.fields.sources import Source
 from hpcblaz.fields.storage import load
+from hpcblaz.fields.views import FieldView
 from hpcblaz.mpi import Communicator, Layout
 
 _PATIENCE = 1.0  # seconds before progress is shown
@@ -220,7 +220,9 @@ def read_field(
         progress.close()
 
 
-def read_source(path: str, arguments: argparse.Namespace, console: Console, partner: Source | None = None) -> Source:
+def read_view(
+    path: str, arguments: argparse.Namespace, console: Console, partner: FieldView | None = None
+) -> FieldView:
     """Read a field to look at; a collective call.
 
     A compressed file stays compressed, and a plain one plain, unless the options say how exactly to compress it.
@@ -231,7 +233,7 @@ def read_source(path: str, arguments: argparse.Namespace, console: Console, part
     arguments : argparse.Namespace
         As for :func:`read_field`.
     console : Console
-    partner : Source, optional
+    partner : FieldView, optional
         One whose layout to take.
     """
     comm = console.comm
@@ -240,24 +242,26 @@ def read_source(path: str, arguments: argparse.Namespace, console: Console, part
     if plain:
         return read_plain(path, arguments, console, partner)
     known = partner.field if partner is not None and isinstance(partner.field, CompressedArray) else None
-    return Source.of(path, read_field(path, arguments, console, known))
+    return FieldView.of(path, read_field(path, arguments, console, known))
 
 
-def read_plain(path: str, arguments: argparse.Namespace, console: Console, partner: Source | None = None) -> Source:
+def read_plain(
+    path: str, arguments: argparse.Namespace, console: Console, partner: FieldView | None = None
+) -> FieldView:
     """Map a plain field into memory, whatever the options say of how to compress it; a collective call."""
     with console.comm.together():
         values = open_array(path, arguments.shape)
         same = partner is not None and partner.shape == values.shape
         layout = partner.layout if partner is not None and same else layout_for(console.comm, values.shape, None)
-        return Source.of(path, values, layout)
+        return FieldView.of(path, values, layout)
 
 
-def read_pair(first: str, second: str, arguments: argparse.Namespace, console: Console) -> tuple[Source, Source]:
+def read_pair(first: str, second: str, arguments: argparse.Namespace, console: Console) -> tuple[FieldView, FieldView]:
     """Read two fields to look at, split over the ranks alike; a collective call."""
-    a = read_source(first, arguments, console)
-    b = read_source(second, arguments, console, a)
+    a = read_view(first, arguments, console)
+    b = read_view(second, arguments, console, a)
     if a.shape == b.shape and not isinstance(a.field, CompressedArray):
-        a = Source.of(a.name, a.field, b.layout)  # a plain field can be split in any way
+        a = FieldView.of(a.name, a.field, b.layout)  # a plain field can be split in any way
     return a, b
 
 

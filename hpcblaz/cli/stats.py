@@ -11,7 +11,7 @@ from hpcblaz.errors import CodecError
 from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Source
+from hpcblaz.fields.views import FieldView
 from hpcblaz.mpi import Communicator, world
 
 _ONE: dict[str, Callable[[CompressedArray], CertifiedFloat]] = {
@@ -70,7 +70,7 @@ def run(arguments: argparse.Namespace) -> int:
         found["statistics"] = {name: answer_of(console, function, a, b) for name, function in _TWO.items()}
     found["ranks"] = console.comm.size
     if arguments.plot is not None:
-        draw(arguments.plot, [Source.of(name, array) for name, array in arrays], console.comm)
+        draw(arguments.plot, [FieldView.of(name, array) for name, array in arrays], console.comm)
     if arguments.json:
         console.data(found)
     else:

@@ -17,7 +17,7 @@
 ``benchmark``, ``timing``, ``peers``, ``processes``, ``sample_fields``
     What ``hpcblaz bench fields`` measures, on what, and against what; ``gpu_benchmark``, ``gpu_peers`` and
     ``gpu_timing`` do so on a GPU.
-``sources``, ``comparison``
+``views``, ``comparison``
     Fields to look at, compressed or plain, and how far two of them are from each other.
 ``pictures``, ``sampling``, ``rates``
     What is drawn of fields; matplotlib is imported by ``pictures`` alone.
