@@ -89,7 +89,7 @@ def _axis_names(view: FieldView) -> list[str]:
     for key in ("dimensions", "dims", "_ARRAY_DIMENSIONS"):
         names = view.attributes.get(key)
         if isinstance(names, (list, tuple)) and len(names) == len(view.shape):
-            return [str(name) for name in names]
+            return [str(name).replace("_", " ") for name in names]
     return [f"axis {axis}" for axis in range(len(view.shape))]
 
 
