@@ -69,7 +69,7 @@ def draw(path, title, steps, series, found):
     axes = top.subplots(1, 2, sharey=True)
     planes = series[place : place + 2, :, :, series.shape[3] // 2]
     for ax, plane, i in zip(axes, planes, (place, place + 1), strict=True):
-        image = ax.imshow(plane.T, vmin=planes.min(), vmax=planes.max(), origin="lower")
+        image = ax.imshow(plane.T, vmin=planes.min(), vmax=planes.max(), origin="lower", interpolation="nearest")
         ax.set_title(f"step {steps[i]}", fontsize=9)
         ax.set_xlabel("cell along the axis of fission", fontsize=8)
         ax.tick_params(labelsize=8)

@@ -4,14 +4,14 @@ import argparse
 import math
 from typing import Any
 
-from hpcblaz.cli.console import Console, add_device, add_target, integers, read_pair
+from hpcblaz.cli.console import Console, add_device, add_input, add_target, read_pair
 from hpcblaz.cli.stats import answer_of, describe, print_report
 from hpcblaz.errors import CodecError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.blockwise import wasserstein_distance
 from hpcblaz.fields.comparison import compare
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Field, Source
+from hpcblaz.fields.views import FieldView, PlainField
 from hpcblaz.mpi import Communicator, world
 
 
@@ -26,7 +26,7 @@ def register(subparsers: Any) -> None:
     parser.add_argument("a", metavar="A", help="a field, compressed or not; the reference of relative measures")
     parser.add_argument("b", metavar="B", help="another one of the same shape")
     add_target(parser, required=False)
-    parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+    add_input(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the verb."""
     console = Console(world())
     a, b = read_pair(arguments.a, arguments.b, arguments, console)
-    found: dict[str, Any] = {"arrays": [_describe(source, console.comm) for source in (a, b)]}
+    found: dict[str, Any] = {"arrays": [_describe(view, console.comm) for view in (a, b)]}
     result = compare(a, b, console.comm)
     found["cells"] = result.cells
     found["missing"] = list(result.missing)
@@ -54,13 +54,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _describe(source: Source, comm: Communicator) -> dict[str, Any]:
-    if isinstance(source.field, CompressedArray):
-        return describe(source.name, source.field, comm)
+def _describe(view: FieldView, comm: Communicator) -> dict[str, Any]:
+    if isinstance(view.field, CompressedArray):
+        return describe(view.name, view.field, comm)
     return {
-        "file": source.name,
-        "shape": list(source.shape),
-        "dtype": source.field.dtype.name,
+        "file": view.name,
+        "shape": list(view.shape),
+        "dtype": view.dtype.name,
         "payload_bytes": None,
         "ratio": None,
         "max_abs_error": 0.0,
@@ -72,7 +72,7 @@ def _written(measure: CertifiedFloat) -> dict[str, Any]:
     return {"value": float(measure), "error": measure.error, "unavailable": reason}
 
 
-def _distance(a: Field, b: Field) -> CertifiedFloat:
+def _distance(a: CompressedArray | PlainField, b: CompressedArray | PlainField) -> CertifiedFloat:
     if not (isinstance(a, CompressedArray) and isinstance(b, CompressedArray)):
         raise CodecError(
             "expected two compressed arrays, got a plain one: with --tolerance, for example, it is compressed first"

@@ -16,13 +16,14 @@ from hpcblaz.cli.console import (
     layout_for,
     number,
     seconds,
+    slices_of,
     target,
 )
 from hpcblaz.errors import CodecError, ConfigurationError
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.converting import convert
-from hpcblaz.fields.open_field import folder_size, open_field, plain
+from hpcblaz.fields.open_field import folder_size, has_variables, open_field, plain
 from hpcblaz.mpi import world
 
 
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     with comm.together():
         field = open_field(arguments.input, next(iter(arguments.variable), None), arguments.shape)
         layout = layout_for(comm, field.shape, codec.block_shape)
-        own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
+        own = field if layout is None and has_variables(arguments.input) else field[slices_of(field.shape, layout)]
         input_bytes = math.prod(field.shape) * field.dtype.itemsize
     progress = Progress(comm, f"compressing {arguments.input}")
     begin = time.perf_counter()

@@ -19,11 +19,11 @@ from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.fileformat import MAGIC
-from hpcblaz.fields.open_field import is_store, open_field
-from hpcblaz.fields.readers import open_array
-from hpcblaz.fields.sources import Source
+from hpcblaz.fields.open_field import has_variables, is_store, open_field
 from hpcblaz.fields.storage import load
 from hpcblaz.fields.storage import open as open_compressed
+from hpcblaz.fields.views import FieldView
+from hpcblaz.fields.zarr_reading import is_compressed_store
 from hpcblaz.mpi import Communicator, Layout
 
 _PATIENCE = 1.0  # seconds before progress is shown
@@ -154,6 +154,12 @@ def add_target(parser: argparse.ArgumentParser, required: bool) -> None:
     group.add_argument("--rate", type=float, metavar="X", help="most bits a value")
 
 
+def add_input(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which field of a file is meant."""
+    parser.add_argument("-v", "--variable", metavar="NAME", help="which field of a file that has several")
+    parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+
+
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Add the option that says where the work is done."""
     parser.add_argument(
@@ -181,6 +187,11 @@ def layout_for(comm: Communicator, shape: tuple[int, ...], block_shape: tuple[in
     return None if comm.size == 1 else Layout(shape, comm, block_shape=block_shape)
 
 
+def slices_of(shape: tuple[int, ...], layout: Layout | None) -> tuple[slice, ...]:
+    """Return the slices of this rank's part of a field."""
+    return tuple(slice(0, n) for n in shape) if layout is None else layout.slices
+
+
 def read_field(
     path: str, arguments: argparse.Namespace, console: Console, partner: CompressedArray | None = None
 ) -> CompressedArray:
@@ -196,7 +207,7 @@ def read_field(
         An array whose layout and codec to take.
     """
     comm = console.comm
-    variable = getattr(arguments, "variable", None)
+    variable = arguments.variable
     with comm.together():
         compressed = is_compressed(path)
         if is_store(path) and not target(arguments):
@@ -215,7 +226,7 @@ def read_field(
         layout = layout_for(comm, field.shape, codec.block_shape if codec is not None else None)
         if partner is not None and partner.layout is not None and partner.shape == field.shape:
             layout = partner.layout
-        own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
+        own = field if layout is None and has_variables(path) else field[slices_of(field.shape, layout)]
     progress = Progress(comm, f"compressing {path}")
     try:
         return compress(
@@ -231,7 +242,9 @@ def read_field(
         progress.close()
 
 
-def read_source(path: str, arguments: argparse.Namespace, console: Console, partner: Source | None = None) -> Source:
+def read_view(
+    path: str, arguments: argparse.Namespace, console: Console, partner: FieldView | None = None
+) -> FieldView:
     """Read a field to look at; a collective call.
 
     A compressed file stays compressed, and a plain one plain, unless the options say how exactly to compress it.
@@ -242,33 +255,36 @@ def read_source(path: str, arguments: argparse.Namespace, console: Console, part
     arguments : argparse.Namespace
         As for :func:`read_field`.
     console : Console
-    partner : Source, optional
+    partner : FieldView, optional
         One whose layout to take.
     """
     comm = console.comm
     with comm.together():
-        plain = not target(arguments) and not is_compressed(path)
+        plain = not (target(arguments) or is_compressed(path) or is_compressed_store(path, arguments.variable))
     if plain:
         return read_plain(path, arguments, console, partner)
     known = partner.field if partner is not None and isinstance(partner.field, CompressedArray) else None
-    return Source.of(path, read_field(path, arguments, console, known))
+    return FieldView.of(path, read_field(path, arguments, console, known))
 
 
-def read_plain(path: str, arguments: argparse.Namespace, console: Console, partner: Source | None = None) -> Source:
+def read_plain(
+    path: str, arguments: argparse.Namespace, console: Console, partner: FieldView | None = None
+) -> FieldView:
     """Map a plain field into memory, whatever the options say of how to compress it; a collective call."""
     with console.comm.together():
-        values = open_array(path, arguments.shape)
-        same = partner is not None and partner.shape == values.shape
-        layout = partner.layout if partner is not None and same else layout_for(console.comm, values.shape, None)
-        return Source.of(path, values, layout)
+        field = open_field(path, arguments.variable, arguments.shape)
+        same = partner is not None and partner.shape == field.shape
+        layout = partner.layout if partner is not None and same else layout_for(console.comm, field.shape, None)
+        names = {"dims": field.dims} if has_variables(path) else {}
+        return FieldView.of(path, field, layout, {**field.attributes, **names}, field.fill_value)
 
 
-def read_pair(first: str, second: str, arguments: argparse.Namespace, console: Console) -> tuple[Source, Source]:
+def read_pair(first: str, second: str, arguments: argparse.Namespace, console: Console) -> tuple[FieldView, FieldView]:
     """Read two fields to look at, split over the ranks alike; a collective call."""
-    a = read_source(first, arguments, console)
-    b = read_source(second, arguments, console, a)
+    a = read_view(first, arguments, console)
+    b = read_view(second, arguments, console, a)
     if a.shape == b.shape and not isinstance(a.field, CompressedArray):
-        a = Source.of(a.name, a.field, b.layout)  # a plain field can be split in any way
+        a = a._replace(layout=b.layout)  # a plain field can be split in any way
     return a, b
 
 

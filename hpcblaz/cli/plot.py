@@ -10,23 +10,23 @@ import numpy as np
 from hpcblaz.cli.console import (
     Console,
     add_device,
+    add_input,
     add_target,
-    integers,
     is_compressed,
     number,
     read_field,
     read_pair,
     read_plain,
-    read_source,
+    read_view,
     target,
 )
 from hpcblaz.errors import ConfigurationError, ShapeError
 from hpcblaz.fields.comparison import compare
 from hpcblaz.fields.pictures import Look, draw_comparison, draw_field, draw_rates, require_matplotlib
 from hpcblaz.fields.rates import middle, rates
-from hpcblaz.fields.sampling import Histogram, section
+from hpcblaz.fields.sampling import RunningHistogram, section
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Source, slabs
+from hpcblaz.fields.views import FieldView, slabs
 from hpcblaz.mpi import Communicator, world
 
 Index = tuple[int | slice, ...]
@@ -50,7 +50,7 @@ def register(subparsers: Any) -> None:
         "--slice", type=index, metavar="I,:,:", help="what to draw, one entry an axis; default: the middle one"
     )
     add_target(parser, required=False)
-    parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+    add_input(parser)
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -90,23 +90,23 @@ def _fields(arguments: argparse.Namespace, console: Console) -> dict[str, Any]:
     with console.comm.together():
         both = bool(target(arguments)) and arguments.compare is None and not is_compressed(arguments.a)
     if both:
-        compressed = Source.of("compressed", read_field(arguments.a, arguments, console))
-        sources = [read_plain(arguments.a, arguments, console, compressed), compressed]
+        compressed = FieldView.of("compressed", read_field(arguments.a, arguments, console))
+        views = [read_plain(arguments.a, arguments, console, compressed), compressed]
     elif arguments.compare is None:
-        sources = [read_source(arguments.a, arguments, console)]
+        views = [read_view(arguments.a, arguments, console)]
     else:
-        sources = list(read_pair(arguments.a, arguments.compare, arguments, console))
-    return draw(arguments.output, sources, console.comm, arguments.slice)
+        views = list(read_pair(arguments.a, arguments.compare, arguments, console))
+    return draw(arguments.output, views, console.comm, arguments.slice)
 
 
-def draw(path: str, sources: list[Source], comm: Communicator, where: Index | None = None) -> dict[str, Any]:
+def draw(path: str, views: list[FieldView], comm: Communicator, where: Index | None = None) -> dict[str, Any]:
     """Draw one field, or two and their difference; a collective call.
 
     Parameters
     ----------
     path : str
         The picture.
-    sources : list of Source
+    views : list of FieldView
         One or two, of one shape and layout.
     comm : Communicator
     where : tuple of int and slice, optional
@@ -117,34 +117,34 @@ def draw(path: str, sources: list[Source], comm: Communicator, where: Index | No
     dict
         What was drawn; keys are part of the interface.
     """
-    shapes = [source.shape for source in sources]
+    shapes = [view.shape for view in views]
     with comm.together():
         if len(set(shapes)) != 1:
             raise ShapeError(f"expected two fields of one shape, got {shapes[0]} and {shapes[1]}")
-    known = next((source.attributes for source in sources if source.attributes), {})
-    sources = [source._replace(attributes=source.attributes or known) for source in sources]
-    sections = [section(source, where) for source in sources]
-    histograms = [Histogram() for _ in sources]
-    errors = Histogram()
+    known = next((view.attributes for view in views if view.attributes), {})
+    views = [view._replace(attributes=view.attributes or known) for view in views]
+    sections = [section(view, where) for view in views]
+    histograms = [RunningHistogram() for _ in views]
+    errors = RunningHistogram()
     with comm.together():
-        for pieces in slabs(*sources):
+        for pieces in slabs(*views):
             for histogram, values in zip(histograms, pieces, strict=True):
                 histogram.add(values)
             if len(pieces) == 2:
                 with np.errstate(invalid="ignore", over="ignore"):
                     errors.add(pieces[1] - pieces[0])
     looks = [
-        Look(source, part, histogram.gathered(comm))
-        for source, part, histogram in zip(sources, sections, histograms, strict=True)
+        Look(view, part, histogram.gathered(comm))
+        for view, part, histogram in zip(views, sections, histograms, strict=True)
     ]
     errors = errors.gathered(comm)
-    found: dict[str, Any] = {"picture": path, "fields": [source.name for source in sources], "slice": sections[0].place}
+    found: dict[str, Any] = {"picture": path, "fields": [view.name for view in views], "slice": sections[0].place}
     if len(looks) == 1:
         with comm.together():
             if comm.rank == 0:
                 draw_field(path, looks[0])
         return found
-    measures = compare(sources[0], sources[1], comm).measures
+    measures = compare(views[0], views[1], comm).measures
     summary = _summary(measures)
     with comm.together():
         if comm.rank == 0:
@@ -169,14 +169,13 @@ def _rate_distortion(arguments: argparse.Namespace, console: Console) -> dict[st
         raise ConfigurationError(
             "expected --rate-distortion alone, got it with --compare, --slice or an option of how exact: it tries many"
         )
-    source = read_source(arguments.a, arguments, console)
-    values = np.asarray(source.field)
-    part = middle(values)
+    view = read_view(arguments.a, arguments, console)
+    part = view.take(middle(view.shape)).astype(np.promote_types(view.dtype, np.float32), copy=False)
     absent: list[str] = []
     curves = rates(part, absent=absent)
     shape = " × ".join(map(str, part.shape))
-    title = f"{Path(source.name).name}: {shape} {part.dtype}"
-    draw_rates(arguments.output, curves, title if part is values else f"{title}, the middle of {source.shape}")
+    title = f"{Path(view.name).name}: {shape} {part.dtype}"
+    draw_rates(arguments.output, curves, title if part.shape == view.shape else f"{title}, the middle of {view.shape}")
     if not arguments.json:
         for text in absent:
             console.line(f"left out: {text}")

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hpcblaz.cli.console import Console, add_device, add_target, integers, number, payload_bytes, read_field, seconds
+from hpcblaz.cli.console import Console, add_device, add_input, add_target, number, payload_bytes, read_field, seconds
 from hpcblaz.cli.plot import draw
 from hpcblaz.errors import CodecError
 from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Source
+from hpcblaz.fields.views import FieldView
 from hpcblaz.mpi import Communicator, world
 
 _ONE: dict[str, Callable[[CompressedArray], CertifiedFloat]] = {
@@ -50,8 +50,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("b", metavar="B", nargs="?", help="a second one, to compare")
     add_target(parser, required=False)
-    parser.add_argument("-v", "--variable", metavar="NAME", help="which field of a file that has several")
-    parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of raw files")
+    add_input(parser)
     add_device(parser)
     parser.add_argument("--plot", metavar="PNG", help="draw what there is to see, as hpcblaz plot does")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -73,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
         found["statistics"] = {name: answer_of(console, function, a, b) for name, function in _TWO.items()}
     found["ranks"] = console.comm.size
     if arguments.plot is not None:
-        draw(arguments.plot, [Source.of(name, array) for name, array in arrays], console.comm)
+        draw(arguments.plot, [FieldView.of(name, array) for name, array in arrays], console.comm)
     if arguments.json:
         console.data(found)
     else:

@@ -17,6 +17,10 @@
 ``benchmark``, ``timing``, ``peers``, ``processes``, ``sample_fields``
     What ``hpcblaz bench fields`` measures, on what, and against what; ``gpu_benchmark``, ``gpu_peers`` and
     ``gpu_timing`` do so on a GPU.
+``views``, ``comparison``
+    Fields to look at, compressed or plain, and how far two of them are from each other.
+``pictures``, ``sampling``, ``rates``
+    What is drawn of fields; matplotlib is imported by ``pictures`` alone.
 ``readers``, ``atomic``
     Plain arrays in files, and files that are written whole or not at all.
 """

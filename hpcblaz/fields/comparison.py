@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.certificates import UNIT, Interval, direction_error
 from hpcblaz.fields.scalars import CertifiedFloat
-from hpcblaz.fields.sources import Source, Values, slab_cells, slabs
 from hpcblaz.fields.statistics import similarity_factors
+from hpcblaz.fields.views import FieldView, Values, slab_cells, slabs
 from hpcblaz.mpi import Communicator
 
 _LEAST = 2.0**-1074  # what a product may lose to underflow, and a sum never
@@ -41,12 +41,12 @@ class Comparison(NamedTuple):
     measures: dict[str, CertifiedFloat]
 
 
-def compare(a: Source, b: Source, comm: Communicator) -> Comparison:
+def compare(a: FieldView, b: FieldView, comm: Communicator) -> Comparison:
     """Compare two fields; a collective call.
 
     Parameters
     ----------
-    a, b : Source
+    a, b : FieldView
         Of one shape and layout. Cells with no finite number in either field are left out, and counted.
     comm : Communicator
         Of the layout's ranks.
@@ -65,7 +65,7 @@ def compare(a: Source, b: Source, comm: Communicator) -> Comparison:
     >>> import numpy as np, hpcblaz as hb
     >>> from hpcblaz.mpi import SerialCommunicator
     >>> x = np.random.default_rng(0).normal(size=(40, 40))
-    >>> a, b = Source.of("x", x), Source.of("compressed", hb.compress(x, tolerance=1e-2))
+    >>> a, b = FieldView.of("x", x), FieldView.of("compressed", hb.compress(x, tolerance=1e-2))
     >>> found = compare(a, b, SerialCommunicator())
     >>> bool(found.measures["largest_difference"] <= 1e-2)
     True
@@ -87,7 +87,7 @@ def compare(a: Source, b: Source, comm: Communicator) -> Comparison:
     return Comparison(cells, (int(totals[1]), int(totals[2])), measures)
 
 
-def _centers(a: Source, b: Source) -> NDArray[np.float64]:
+def _centers(a: FieldView, b: FieldView) -> NDArray[np.float64]:
     """Return a number near the mean of either field, and whether there is one; they need not be exact."""
     for x, y in slabs(a, b):
         there = np.isfinite(x) & np.isfinite(y)
@@ -98,7 +98,9 @@ def _centers(a: Source, b: Source) -> NDArray[np.float64]:
     return np.zeros(3)
 
 
-def _sweep(a: Source, b: Source, center_a: float, center_b: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _sweep(
+    a: FieldView, b: FieldView, center_a: float, center_b: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return sums and greatest values over this rank's cells, see `_Sums` and `_measures`."""
     rows: list[list[float]] = [[0.0] * 13]
     ends = np.full(5, -math.inf)
@@ -156,7 +158,7 @@ class _Moments(NamedTuple):
     delta: float
 
 
-def _measures(s: _Sums, ends: Values, a: Source, b: Source, rounding: float) -> dict[str, CertifiedFloat]:
+def _measures(s: _Sums, ends: Values, a: FieldView, b: FieldView, rounding: float) -> dict[str, CertifiedFloat]:
     """Return all measures: the numbers, and the intervals in which those of the original data lie."""
     n = float(s.cells)
     largest, top, bottom = float(ends[0]), float(ends[1]), -float(ends[2])
@@ -170,11 +172,11 @@ def _measures(s: _Sums, ends: Values, a: Source, b: Source, rounding: float) -> 
         """A sum of products, with its roundings: its terms are bounded by those two sums of squares."""
         return Interval.around(total, (_root(first * second) * rounding).high + n * _LEAST)
 
-    def moments(center: float, u: float, uu: float, xx: float, source: Source) -> _Moments:
+    def moments(center: float, u: float, uu: float, xx: float, view: FieldView) -> _Moments:
         shift = products(u, squares(uu), Interval(n, n)) / n
         deviation = _root(squares(uu) / n + shift.square() * -1.0)
-        delta = min(source.error.max_abs, (Interval(source.error.l2, source.error.l2) / _root(Interval(n, n))).high)
-        return _Moments(_root(squares(xx)), shift + center, deviation, source.error.l2, delta)
+        delta = min(view.error.max_abs, (Interval(view.error.l2, view.error.l2) / _root(Interval(n, n))).high)
+        return _Moments(_root(squares(xx)), shift + center, deviation, view.error.l2, delta)
 
     p = moments(s.center_a, s.u, s.uu, s.xx, a)
     q = moments(s.center_b, s.v, s.vv, s.yy, b)
@@ -213,9 +215,9 @@ def _measures(s: _Sums, ends: Values, a: Source, b: Source, rounding: float) -> 
     return {name: _certified(value, interval) for name, (value, interval) in found.items()}
 
 
-def _magnitude(source: Source, ends: Values) -> float:
+def _magnitude(view: FieldView, ends: Values) -> float:
     """Return the greatest magnitude of a field, as `hpcblaz.structural_similarity` takes it where it can."""
-    return source.field._magnitude if isinstance(source.field, CompressedArray) else float(ends.max())
+    return view.field._magnitude if isinstance(view.field, CompressedArray) else float(ends.max())
 
 
 def _similarity(s: _Sums, p: _Moments, q: _Moments, uv: Interval, span: float) -> tuple[float, Interval]:

@@ -18,13 +18,13 @@ from hpcblaz.fields.codec import (
     Codec,
 )
 from hpcblaz.fields.compressing import compress_input
-from hpcblaz.fields.inputs import Input, StreamedInput, is_lazy
+from hpcblaz.fields.inputs import Input, Sliceable, StreamedInput, is_lazy
 from hpcblaz.fields.target import Target
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
 
 
 def compress(
-    x: ArrayLike,
+    x: ArrayLike | Sliceable,
     *,
     tolerance: float | None = None,
     relative: float | None = None,
@@ -49,6 +49,7 @@ def compress(
     x : array_like
         1 to 4 axes, any strides and byte order; float16, float32 or float64, or integers that a float64 holds exactly.
         An array on a GPU (of CuPy, or of any library with DLPack or ``__cuda_array_interface__``) stays there.
+        Variables of files (anything else with ``shape``, ``dtype`` and slices) are read slab by slab.
         Masked cells of a masked array become `fill_value` if it is given, else NaN, and its own fill value if it holds
         integers. With a layout: this rank's part of the field.
     tolerance : float, optional

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,21 @@ from hpcblaz.mpi import Communicator, Layout
 
 _EXACT_IN_SINGLE = ("float16", "float32", "int8", "uint8", "int16", "uint16")
 SUPPORTED = (*_EXACT_IN_SINGLE, "float64", "int32", "uint32", "int64", "uint64")
+
+
+class Sliceable(Protocol):
+    """What is read by slices: a variable of a file, or anything like it."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its extents."""
+
+    @property
+    def dtype(self) -> Any:
+        """Type of its values."""
+
+    def __getitem__(self, slices: Any, /) -> Any:
+        """Return the values of a box of cells."""
 
 
 class Input:
@@ -55,7 +70,7 @@ class Input:
 
     @classmethod
     def of(
-        cls, x: ArrayLike, codec: Codec, layout: Layout | None, device: str, fill_value: float | None = None
+        cls, x: ArrayLike | Sliceable, codec: Codec, layout: Layout | None, device: str, fill_value: float | None = None
     ) -> "Input":
         """Return the source of an array; raise DtypeError, ShapeError, LayoutError or CodecError if it is none."""
         array = _array_of(x)
@@ -190,7 +205,7 @@ def is_lazy(x: Any) -> bool:
     return all(hasattr(x, name) for name in ("shape", "dtype", "__getitem__")) and len(x.shape) > 0
 
 
-def _array_of(x: ArrayLike) -> Any:
+def _array_of(x: Any) -> Any:
     if is_array(x):
         raise UnsupportedOperationError(
             "expected an array, got a CompressedArray: decompress it first, or keep it as it is"

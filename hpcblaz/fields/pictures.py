@@ -15,8 +15,8 @@ import numpy as np
 
 from hpcblaz.errors import ConfigurationError, MissingDependencyError
 from hpcblaz.fields.atomic import AtomicFile
-from hpcblaz.fields.sampling import Histogram, Section, spectrum
-from hpcblaz.fields.sources import Source, Values
+from hpcblaz.fields.sampling import RunningHistogram, Section, spectrum
+from hpcblaz.fields.views import FieldView, Values
 
 COLORS = {"hpcblaz": "#0b6e99", "zfpy": "#d9822b", "SZ3": "#7a7a7a"}
 _FIRST, _SECOND, _ERROR, _BOUND, _MISSING = "#0b6e99", "#d9822b", "#8c3b4a", "#222222", "#b8b8b8"
@@ -100,25 +100,25 @@ class Look(NamedTuple):
 
     Parameters
     ----------
-    source : Source
+    view : FieldView
     section : Section
-    histogram : Histogram
+    histogram : RunningHistogram
     """
 
-    source: Source
+    view: FieldView
     section: Section
-    histogram: Histogram
+    histogram: RunningHistogram
 
     @property
     def unit(self) -> str:
         """Unit of the values; empty if it is not known."""
-        unit = self.source.attributes.get("units", "")
+        unit = self.view.attributes.get("units", "")
         return unit if isinstance(unit, str) and unit != "1" else ""
 
     @property
     def title(self) -> str:
         """Name of the file, shortened."""
-        name = Path(self.source.name).name
+        name = Path(self.view.name).name
         return name if len(name) <= 28 else f"{name[:12]}…{name[-14:]}"
 
 
@@ -158,7 +158,7 @@ def draw_field(path: str | os.PathLike[str], look: Look) -> None:
 
 
 def draw_comparison(
-    path: str | os.PathLike[str], a: Look, b: Look, difference: Values, errors: Histogram, summary: str
+    path: str | os.PathLike[str], a: Look, b: Look, difference: Values, errors: RunningHistogram, summary: str
 ) -> None:
     """Draw two fields and their difference: slices, distributions, and spectra.
 
@@ -169,7 +169,7 @@ def draw_comparison(
         Of the same cells.
     difference : numpy.ndarray
         The second slice minus the first.
-    errors : Histogram
+    errors : RunningHistogram
         Of the second field minus the first.
     summary : str
         A line under the title.
@@ -200,14 +200,15 @@ def draw_comparison(
             figure.colorbar(image, ax=axes[:2], location="bottom", label=_quantity(a), aspect=40)
             image = draw_difference(axes[2], a.section, difference)
             _place(axes[2], a.section._replace(values=difference), "difference")
-            figure.colorbar(image, ax=axes[2], location="bottom", label=_with_unit("difference", unit))
+            bar = figure.colorbar(image, ax=axes[2], location="bottom", label=_with_unit("difference", unit))
+            bar.ax.locator_params(nbins=4)
             for ax in axes[1:]:
                 ax.set_ylabel("")
                 ax.tick_params(labelleft=False)
         left, middle, right = (figure.add_subplot(grid[1, i : i + 2]) for i in (0, 2, 4))
         histograms = dict(zip(names, (a.histogram, b.histogram), strict=True))
         draw_histogram(left, histograms, [_FIRST, _SECOND], "all values", _quantity(a))
-        bound = a.source.error.max_abs + b.source.error.max_abs
+        bound = a.view.error.max_abs + b.view.error.max_abs
         draw_histogram(middle, {"": errors}, [_ERROR], "all differences", _with_unit("difference", unit), bound=bound)
         draw_spectra(right, values | {"difference": difference}, [_FIRST, _SECOND, _ERROR], unit)
 
@@ -291,7 +292,12 @@ def draw_lines(
 
 
 def draw_histogram(
-    axes: Any, histograms: Mapping[str, Histogram], colors: Sequence[str], title: str, label: str, bound: float = 0.0
+    axes: Any,
+    histograms: Mapping[str, RunningHistogram],
+    colors: Sequence[str],
+    title: str,
+    label: str,
+    bound: float = 0.0,
 ) -> None:
     """Draw how values are distributed, as shares of the cells; a bound is marked on both sides of zero."""
     axes.set_title(title)
@@ -394,7 +400,7 @@ def draw_rates(path: str | os.PathLike[str], curves: Mapping[str, Sequence[Any]]
 
 def _quantity(look: Look) -> str:
     for key in ("long_name", "name", "standard_name"):
-        name = look.source.attributes.get(key)
+        name = look.view.attributes.get(key)
         if isinstance(name, str) and name:
             return _with_unit(name.replace("_", " "), look.unit)
     return _with_unit("value", look.unit)
@@ -412,8 +418,7 @@ def _place(axes: Any, section: Section, title: str) -> None:
 
 
 def _heading(look: Look) -> str:
-    shape = " × ".join(map(str, look.source.shape))
-    field: Any = look.source.field
-    text = f"{look.title}: {shape} {field.dtype}"
-    error = look.source.error.max_abs
+    shape = " × ".join(map(str, look.view.shape))
+    text = f"{look.title}: {shape} {look.view.dtype}"
+    error = look.view.error.max_abs
     return f"{text}, every value within {error:.3g} of the original" if error else text

@@ -34,15 +34,15 @@ class Rate(NamedTuple):
     psnr: float
 
 
-def middle(x: NDArray[Any]) -> NDArray[Any]:
-    """Return the middle of an array along its first axes, of about `MOST_CELLS` cells if it has more."""
-    for axis in range(x.ndim):
-        if x.size > MOST_CELLS:
-            n = x.shape[axis]
-            keep = max(1, min(n, n * MOST_CELLS // x.size))
-            start = (n - keep) // 2
-            x = x[(slice(None),) * axis + (slice(start, start + keep),)]
-    return x
+def middle(shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """Return the middle of a field along its first axes, of about `MOST_CELLS` cells if it has more."""
+    size, cells = math.prod(shape), []
+    for n in shape:
+        keep = max(1, min(n, n * MOST_CELLS // max(1, size)))
+        start = (n - keep) // 2
+        cells.append(slice(start, start + keep))
+        size = size // max(1, n) * keep
+    return tuple(cells)
 
 
 def rates(

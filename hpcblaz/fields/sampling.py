@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import ShapeError, UnsupportedOperationError
-from hpcblaz.fields.sources import Source, Values
+from hpcblaz.fields.views import FieldView, Values
 from hpcblaz.fields.window import Window
 from hpcblaz.mpi import Communicator
 
@@ -37,12 +37,12 @@ class Section(NamedTuple):
     place: str
 
 
-def section(source: Source, index: tuple[Any, ...] | None = None) -> Section:
+def section(view: FieldView, index: tuple[Any, ...] | None = None) -> Section:
     """Return a slice of a field, thinned where it is larger than a picture can show; a collective call.
 
     Parameters
     ----------
-    source : Source
+    view : FieldView
     index : tuple of int and slice, optional
         One entry an axis, one or two of them slices. Default: the middle of all axes but the last two.
 
@@ -55,7 +55,7 @@ def section(source: Source, index: tuple[Any, ...] | None = None) -> Section:
     ShapeError
         If the index does not fit the field, or the field is empty.
     """
-    shape = source.shape
+    shape = view.shape
     if not math.prod(shape) or not shape:
         raise ShapeError(f"expected a field with cells and axes to draw, got shape {shape}")
     if index is None:
@@ -70,11 +70,11 @@ def section(source: Source, index: tuple[Any, ...] | None = None) -> Section:
         Window.of(index, shape)
     except (IndexError, UnsupportedOperationError) as error:
         raise ShapeError(str(error)) from error
-    names = _axis_names(source)
+    names = _axis_names(view)
     most = _LINE if len(ranges) == 1 else _PLANE
     cells = tuple(r[:: -(-len(r) // most)] for r in ranges)
     thinned = iter(slice(c.start, c.stop if c.stop >= 0 else None, c.step) for c in cells)
-    values = source.take(tuple(next(thinned) if isinstance(entry, slice) else entry for entry in index))
+    values = view.take(tuple(next(thinned) if isinstance(entry, slice) else entry for entry in index))
     cuts = [
         f"{name}: {entry % n} of {n}"
         for name, entry, n in zip(names, index, shape, strict=True)
@@ -84,21 +84,21 @@ def section(source: Source, index: tuple[Any, ...] | None = None) -> Section:
     return Section(values, cells, kept, ", ".join(cuts))
 
 
-def _axis_names(source: Source) -> list[str]:
+def _axis_names(view: FieldView) -> list[str]:
     """Return what the axes are called, by the attributes that files have for it."""
     for key in ("dimensions", "dims", "_ARRAY_DIMENSIONS"):
-        names = source.attributes.get(key)
-        if isinstance(names, (list, tuple)) and len(names) == len(source.shape):
-            return [str(name) for name in names]
-    return [f"axis {axis}" for axis in range(len(source.shape))]
+        names = view.attributes.get(key)
+        if isinstance(names, (list, tuple)) and len(names) == len(view.shape):
+            return [str(name).replace("_", " ") for name in names]
+    return [f"axis {axis}" for axis in range(len(view.shape))]
 
 
-class Histogram:
+class RunningHistogram:
     """Counts of values that come piece by piece, in bins whose width is a power of two and grows as it needs to.
 
     Examples
     --------
-    >>> histogram = Histogram()
+    >>> histogram = RunningHistogram()
     >>> histogram.add(np.array([0.0, 1.0, 1.0, np.nan]))
     >>> edges, counts = histogram.bars(2)
     >>> edges.tolist(), counts.tolist()
@@ -120,7 +120,7 @@ class Histogram:
         least = math.frexp(max(abs(low), abs(high)))[1] - _BITS
         span = high / 2 - low / 2  # halved: it may be greater than any float
         wanted = math.frexp(span)[1] + 1 - int(math.log2(_FINE)) if span else least
-        piece = Histogram()
+        piece = RunningHistogram()
         piece._exponent = max(wanted, least, -1021)
         bins = np.floor(np.ldexp(values, -piece._exponent)).astype(np.int64)
         bins[(values < 0) & (bins == 0)] = -1  # what underflowed
@@ -128,7 +128,7 @@ class Histogram:
         piece._counts = np.bincount(bins - piece._first)
         self._take(piece)
 
-    def _take(self, other: "Histogram") -> None:
+    def _take(self, other: "RunningHistogram") -> None:
         """Add the counts of another one, which is spoilt."""
         if not other._counts.size:
             return
@@ -160,16 +160,16 @@ class Histogram:
             counts = np.concatenate([counts, [0]])
         self._exponent, self._first, self._counts = self._exponent + 1, self._first // 2, counts[::2] + counts[1::2]
 
-    def gathered(self, comm: Communicator) -> "Histogram":
+    def gathered(self, comm: Communicator) -> "RunningHistogram":
         """Return the counts of all ranks; a collective call."""
-        whole = Histogram()
+        whole = RunningHistogram()
         for piece in comm.gather_objects(self):
             whole._take(piece)
         return whole
 
     def bars(self, most: int = 120) -> tuple[Values, NDArray[np.int64]]:
         """Return edges and counts of at most so many bins of equal width."""
-        coarse = Histogram()
+        coarse = RunningHistogram()
         coarse._exponent, coarse._first, coarse._counts = self._exponent, self._first, self._counts
         while coarse._counts.size > most:
             coarse._coarsen()

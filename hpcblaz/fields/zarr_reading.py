@@ -37,6 +37,16 @@ def open_store(path: str | os.PathLike[str], variable: str | None = None) -> "Co
     return joined._replace(attributes=attributes, promise=joined._promise)
 
 
+def is_compressed_store(path: str | os.PathLike[str], variable: str | None = None) -> bool:
+    """Say whether a path is a store with an array, of this name if one is given, that hpcblaz compressed."""
+    if not os.path.isdir(path):
+        return False
+    try:
+        return _is_ours(_find(Path(path), variable))
+    except FileFormatError:
+        return False
+
+
 def _find(path: Path, variable: str | None) -> Any:
     """Return an array of a store, that of a name, or the only one that hpcblaz compressed."""
     zarr = zarr_module()

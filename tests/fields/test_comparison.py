@@ -14,16 +14,16 @@ from hypothesis import strategies as st
 
 import hpcblaz as hb
 from hpcblaz.errors import DtypeError, ShapeError
-from hpcblaz.fields import sources
+from hpcblaz.fields import views
 from hpcblaz.fields.comparison import Comparison, compare
-from hpcblaz.fields.sources import Source
+from hpcblaz.fields.views import FieldView
 from hpcblaz.mpi import SerialCommunicator
 
 PAIRS = [(oracles.DCT_2D, oracles.DCT_2D), (oracles.DCT_2D, oracles.INT16_2D), (oracles.DCT_2D_DOUBLE, oracles.DCT_2D)]
 
 
 def compared(a: Any, b: Any) -> Comparison:
-    return compare(Source.of("a", a), Source.of("b", b), SerialCommunicator())
+    return compare(FieldView.of("a", a), FieldView.of("b", b), SerialCommunicator())
 
 
 def magnitude(source: Any) -> float:
@@ -97,7 +97,7 @@ def test_bounds_are_tight() -> None:
 
 
 def test_missing_cells_are_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "SLAB_CELLS", 64)
+    monkeypatch.setattr(views, "SLAB_CELLS", 64)
     x, y = oracles.field("noise", (40, 9), 1), oracles.field("noise", (40, 9), 2)
     p, q = x.copy(), y.copy()
     p[:20] = np.nan  # whole slabs
@@ -130,10 +130,18 @@ def test_the_similarity_is_that_of_statistics() -> None:
     assert one.interval[0] <= other <= one.interval[1] and abs(one - other) < 1e-5
 
 
+def test_a_fill_value_is_missing() -> None:
+    x = oracles.field("noise", (20, 20), 1)
+    y = x.copy()
+    y[3:5] = -9999
+    found = compare(FieldView.of("x", x), FieldView.of("y", y, fill_value=-9999), SerialCommunicator())
+    assert found.cells == 360 and found.missing == (0, 40) and found.measures["largest_difference"] == 0
+
+
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ShapeError, match=r"one shape, got .*\(3,\)"):
         compared(np.zeros(3), np.zeros((3, 3)))
     with pytest.raises(DtypeError, match="integers or floats"):
-        Source.of("x", np.zeros(3, complex))
+        FieldView.of("x", np.zeros(3, complex))
     with pytest.raises(DtypeError, match=r"2\*\*53"):
         compared(np.array([2**60 + 1]), np.array([1]))

@@ -33,8 +33,8 @@ def test_fields_that_not_every_compressor_takes() -> None:
 
 def test_a_great_field_is_cut_to_its_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(1000).reshape(10, 10, 10)
-    assert middle(x) is x
+    np.testing.assert_array_equal(x[middle(x.shape)], x)
     monkeypatch.setattr(module, "MOST_CELLS", 200)
-    np.testing.assert_array_equal(middle(x), x[4:6])
+    np.testing.assert_array_equal(x[middle(x.shape)], x[4:6])
     monkeypatch.setattr(module, "MOST_CELLS", 50)
-    np.testing.assert_array_equal(middle(x), x[4:5, 2:7])
+    np.testing.assert_array_equal(x[middle(x.shape)], x[4:5, 2:7])

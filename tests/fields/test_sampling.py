@@ -11,15 +11,15 @@ from hypothesis.extra.numpy import arrays
 import hpcblaz as hb
 from hpcblaz.errors import ShapeError
 from hpcblaz.fields import sampling
-from hpcblaz.fields.sampling import Histogram, section, spectrum
-from hpcblaz.fields.sources import Source
+from hpcblaz.fields.sampling import RunningHistogram, section, spectrum
+from hpcblaz.fields.views import FieldView
 
 floats = st.floats(width=64)
 
 
 @given(st.lists(arrays(np.float64, st.integers(0, 30), elements=floats), max_size=4), st.integers(1, 200))
 def test_a_histogram_counts_every_number(pieces: list[Any], most: int) -> None:
-    histogram = Histogram()
+    histogram = RunningHistogram()
     for piece in pieces:
         histogram.add(piece)
     edges, counts = histogram.bars(max(2, most))
@@ -34,11 +34,11 @@ def test_a_histogram_counts_every_number(pieces: list[Any], most: int) -> None:
 
 def test_a_histogram_does_not_depend_on_the_pieces() -> None:
     x = np.random.default_rng(0).normal(size=9000)
-    whole = Histogram()
+    whole = RunningHistogram()
     whole.add(x)
     edges, counts = whole.bars(64)
     np.testing.assert_array_equal(counts, np.histogram(x, edges)[0])
-    parts = Histogram()
+    parts = RunningHistogram()
     for piece in np.array_split(np.sort(x), 7):
         parts.add(piece)
     for found, wanted in zip(parts.bars(64), (edges, counts), strict=True):
@@ -47,21 +47,21 @@ def test_a_histogram_does_not_depend_on_the_pieces() -> None:
 
 def test_a_section_is_the_middle_and_thinned(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.arange(5 * 60 * 7.0).reshape(5, 60, 7)
-    found = section(Source.of("x", x))
+    found = section(FieldView.of("x", x))
     np.testing.assert_array_equal(found.values, x[2])
     assert found.cells == (range(60), range(7)) and found.axes == ("axis 1", "axis 2")
     assert found.place == "axis 0: 2 of 5"
     monkeypatch.setattr(sampling, "_PLANE", 25)
-    found = section(Source.of("x", x), (-1, slice(None, 9, -1), slice(2, 5)))
+    found = section(FieldView.of("x", x), (-1, slice(None, 9, -1), slice(2, 5)))
     np.testing.assert_array_equal(found.values, x[-1, :9:-2, 2:5])
     assert found.cells == (range(59, 9, -2), range(2, 5)) and found.place == "axis 0: 4 of 5"
-    np.testing.assert_array_equal(section(Source.of("x", x[0, 0])).values, x[0, 0])
+    np.testing.assert_array_equal(section(FieldView.of("x", x[0, 0])).values, x[0, 0])
 
 
 def test_a_section_of_a_compressed_field_has_the_names_of_its_axes() -> None:
     x = np.random.default_rng(0).normal(size=(6, 20, 9))
     a = hb.compress(x, tolerance=1e-2)
-    source = Source.of("x", a)._replace(attributes={"dimensions": ["time", "y", "x"]})
+    source = FieldView.of("x", a)._replace(attributes={"dimensions": ["time", "y", "x"]})
     found = section(source, (slice(None), 3, slice(None)))
     np.testing.assert_array_equal(found.values, a.decompress()[:, 3])
     assert found.axes == ("time", "x") and found.place == "y: 3 of 20"
@@ -72,9 +72,9 @@ def test_a_section_of_a_compressed_field_has_the_names_of_its_axes() -> None:
 )
 def test_an_index_that_is_no_section(index: Any) -> None:
     with pytest.raises(ShapeError, match="expected"):
-        section(Source.of("x", np.zeros((4, 5, 6))), index)
+        section(FieldView.of("x", np.zeros((4, 5, 6))), index)
     with pytest.raises(ShapeError, match="cells and axes"):
-        section(Source.of("x", np.zeros((0, 5))))
+        section(FieldView.of("x", np.zeros((0, 5))))
 
 
 def test_a_spectrum_shows_a_wave_where_it_is() -> None:
