@@ -23,9 +23,12 @@ from hpcblaz.fields.blockwise import (
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
+from hpcblaz.fields.derivatives import divergence, gradient
+from hpcblaz.fields.distributions import Histogram, histogram, value_wasserstein_distance
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.local_similarity import local_structural_similarity
 from hpcblaz.fields.pieces import concatenate, crop
 from hpcblaz.fields.quantiles import median, quantile
 from hpcblaz.fields.saving import save
@@ -55,6 +58,7 @@ __all__ = [
     "Decomposition",
     "ErrorBound",
     "Extremum",
+    "Histogram",
     "Layout",
     "ToleranceCodec",
     "__version__",
@@ -68,12 +72,16 @@ __all__ = [
     "cosine_similarity",
     "covariance",
     "crop",
+    "divergence",
     "dot",
     "errors",
     "extremum",
+    "gradient",
     "gram",
+    "histogram",
     "linear_combination",
     "load",
+    "local_structural_similarity",
     "max",
     "mean",
     "median",
@@ -88,6 +96,7 @@ __all__ = [
     "structural_similarity",
     "sum",
     "total",
+    "value_wasserstein_distance",
     "variance",
     "wasserstein_distance",
 ]

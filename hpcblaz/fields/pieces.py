@@ -260,8 +260,8 @@ def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **change
             blocks = regroup(found, numerics, offset, first.codec, steps)
         except LayoutError:
             raise CodecError(
-                "expected arrays whose integers fit 32 bits with one step, got errors too different: compress those with "
-                "the smallest errors anew with larger tolerances"
+                "expected arrays whose integers fit 32 bits with one step, got errors too different: compress those "
+                "with the smallest errors anew with larger tolerances"
             ) from None
     result = first._replace(blocks=blocks, numerics=numerics, layout=layout, **changes)
     return result if first.device == "cpu" else result.to_device("gpu")
