@@ -125,6 +125,8 @@ def _checked(parts: "list[CompressedArray]", spacing: Any, axes: range) -> list[
 def _difference(a: "CompressedArray", around: Neighbourhood, axis: int) -> Any:
     """Return the differences of neighbours along an axis, by their distance in cells, for this rank's part."""
     xp = drivers_of(a._blocks).array_module()
+    if not a._numerics.grid.size:
+        return xp.zeros(a._numerics.grid.shape)
     begin = a.layout.offset if a.layout is not None else (0,) * a.ndim
     own = [slice(b - o, b - o + n) for b, o, n in zip(begin, around.low, a._numerics.grid.shape, strict=True)]
     own[axis] = slice(None)

@@ -56,7 +56,7 @@ def _extended(a: "CompressedArray", rank: int, below: int, above: int) -> tuple[
     """Return first cell and end of a rank's part with its halo."""
     slices = a.layout.slices_of(rank) if a.layout is not None else ()
     if any(part.start == part.stop for part in slices):
-        return tuple(part.start for part in slices), tuple(part.start for part in slices)
+        return tuple(part.start for part in slices), tuple(part.stop for part in slices)
     low = tuple(max(0, part.start - below) for part in slices)
     return low, tuple(min(n, part.stop + above) for part, n in zip(slices, a.shape, strict=True))
 
