@@ -146,7 +146,7 @@ def _compressed(
     max_abs = l2 = rounding = magnitude = 0.0
     for a, step, axis in zip(parts, steps, axes, strict=True):
         # The norm of differences: at most the root of the largest sum of magnitudes in a row (2) times that in a column
-        gain = math.sqrt(3.0) * (1 + 2.0**-50) if a.shape[axis] > 2 else 2.0
+        gain = math.sqrt(3.0) * (1 + 2.0**-50) if a.shape[axis] > 3 else 2.0
         max_abs += 2 * a._field_error.max_abs / step
         l2 += gain * a._field_error.l2 / step
         magnitude += 2 * a._magnitude / step
