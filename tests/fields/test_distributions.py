@@ -55,10 +55,10 @@ def test_norms(case: oracles.Case, data: st.DataObject) -> None:
 def test_histograms(case: oracles.Case, data: st.DataObject) -> None:
     x, a = data.draw(operands(case))
     low, high = float(x.min()), float(x.max())
-    span = (high - low) or 1.0
+    span = max(high - low, 1e-3 * abs(low)) or 1.0
     choices: list[Any] = [
         (7, None),
-        (5, (low + 0.1 * span, high)),
+        (5, (low + 0.1 * span, low + span)),
         ([low - span, low, low + span / 3, high + span], None),
     ]
     for bins, limits in choices:
