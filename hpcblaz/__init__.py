@@ -23,11 +23,14 @@ from hpcblaz.fields.blockwise import (
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec
 from hpcblaz.fields.combination import linear_combination
 from hpcblaz.fields.compress import compress
+from hpcblaz.fields.derivatives import divergence, gradient
+from hpcblaz.fields.distributions import Histogram, histogram, value_wasserstein_distance
 from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.elementwise import apply
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.local_similarity import local_structural_similarity
 from hpcblaz.fields.open_field import Field, open_field
 from hpcblaz.fields.pieces import concatenate, crop
 from hpcblaz.fields.quantiles import median, quantile
@@ -60,6 +63,7 @@ __all__ = [
     "ErrorBound",
     "Extremum",
     "Field",
+    "Histogram",
     "Layout",
     "ToleranceCodec",
     "__version__",
@@ -74,14 +78,18 @@ __all__ = [
     "cosine_similarity",
     "covariance",
     "crop",
+    "divergence",
     "dot",
     "dumps",
     "errors",
     "extremum",
+    "gradient",
     "gram",
+    "histogram",
     "linear_combination",
     "load",
     "loads",
+    "local_structural_similarity",
     "max",
     "mean",
     "median",
@@ -99,6 +107,7 @@ __all__ = [
     "structural_similarity",
     "sum",
     "total",
+    "value_wasserstein_distance",
     "variance",
     "wasserstein_distance",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend.threads import default_thread_count
 from hpcblaz.errors import HpcblazError
-from hpcblaz.fields import blockwise, peers, processes, statistics
+from hpcblaz.fields import blockwise, extremes, peers, processes, snapshots, statistics
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.codec import BlockCodec
 from hpcblaz.fields.compress import compress
@@ -116,6 +116,7 @@ def run(settings: Settings, fields: Sequence[SampleField] | None = None) -> Repo
     report.rows += speeds(settings, codecs)
     settings.say(f"operations: {settings.side}^3")
     report.rows += operations(settings)
+    report.rows += snapshot_rows(settings)
     settings.say("memory and start")
     for name, measure in (("peak memory", memory_rows), ("second start", start_rows)):
         try:
@@ -282,6 +283,7 @@ def _operations(shape: tuple[int, ...], span: float) -> list[Operation]:
         Operation("covariance", statistics.covariance, ways["covariance"], 1.0),
         Operation("SSIM", lambda a, b: statistics.structural_similarity(a, b, data_range=span), ways["SSIM"]),
         Operation("Wasserstein", blockwise.wasserstein_distance, ways["Wasserstein"]),
+        Operation("max", lambda a, b: extremes.maximum(a), [peers.Formulation("np.max", lambda x, y: float(x.max()))]),
         Operation("a + b", lambda a, b: a + b, [peers.Formulation("np.add", lambda x, y: x + y)], 0.5),
         Operation("2 * a", lambda a, b: 2 * a, [peers.Formulation("np.multiply", lambda x, y: 2 * x)]),
         Operation("a plane, a[i]", lambda a, b: a[plane], [peers.Formulation("copy", lambda x, y: x[plane].copy())]),
@@ -317,6 +319,34 @@ def _operation_rows(
             OPERATION, case, operation.name, late["ours"], "decompress, NumPy", late["late"], target=1.0, **common
         ),
     ]  # fmt: skip
+
+
+def snapshot_rows(settings: Settings, count: int = 32, relative: float = 1e-3) -> list[Row]:
+    """Return times of the Gram matrix and the distances of snapshots beside NumPy on their uncompressed values."""
+    n = settings.side // 2
+    x = np.stack([sines(n, seed=seed, phase=0.05 * seed).ravel() for seed in range(count)])
+    arrays = [compress(row.reshape(n, n, n), relative=relative) for row in x]
+    wide = x.astype(np.float64)
+    case = f"{count} of sines {n}^3, {relative:g}"
+    rows = []
+    with limited(settings.threads):
+        calls = {
+            "gram": lambda: snapshots.gram(arrays),
+            "distances": lambda: snapshots.pairwise_distances(arrays),
+            "X @ X.T, float32": lambda: x @ x.T,
+            "X @ X.T, float64": lambda: wide @ wide.T,
+        }
+        times = race(calls, settings.repeats)
+        single, double = "X @ X.T, float32", "X @ X.T, float64"
+        pairs = (("gram", single, 1.0), ("gram", double, 1.0), ("distances", double, None))
+        for name, peer, target in pairs:
+            rows.append(
+                faster(
+                    OPERATION, case, name, times[name], f"NumPy {peer}", times[peer],
+                    target=target, threads=settings.threads,
+                )
+            )  # fmt: skip
+    return rows
 
 
 def bounds(sample: SampleField, relative: float = 1e-3) -> list[Row]:

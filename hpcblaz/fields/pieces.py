@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcblaz.backend import dense
+from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import CodecError, LayoutError, ShapeError, ToleranceError, UnsupportedOperationError
-from hpcblaz.fields.arithmetic import FUZZ, UNDERFLOW, check_same_codec, result_dtype, value_bound
+from hpcblaz.fields.arithmetic import FUZZ, SPREAD, UNDERFLOW, check_same_codec, result_dtype, value_bound
 from hpcblaz.fields.codec import grid_of
 from hpcblaz.fields.moments import check_array, check_no_missing, has_means
 from hpcblaz.fields.regroup import Part, regroup
@@ -76,8 +77,8 @@ def crop(a: "CompressedArray", index: Any) -> "CompressedArray":
 def concatenate(arrays: "Sequence[CompressedArray]", axis: int = 0) -> "CompressedArray":
     """Return arrays one after the other along an axis, without decoding them.
 
-    Blocks are kept as they are. Only arrays with another factor or offset than the first, such as scaled ones and
-    constant fields, have their coefficients rounded anew, which adds a little to the error.
+    Blocks are kept as they are. Only arrays with another factor or offset than the one of the largest error, such as
+    scaled ones and constant fields, have their coefficients rounded anew, which adds a little to their error.
 
     Parameters
     ----------
@@ -117,7 +118,9 @@ def concatenate(arrays: "Sequence[CompressedArray]", axis: int = 0) -> "Compress
             check_array(a, f"arrays[{number}]")
         axis = _check_fitting(operands, axis)
         check_no_missing("concatenation", *operands)
-    based = [first, *(_rebased(a, first) for a in operands[1:])]
+    like = max(operands, key=lambda a: a._field_error.max_abs)  # the coarsest, to whose steps others can be rounded
+    largest = max(value_bound(a) + abs(a._offset) for a in operands) + abs(like._offset)
+    based = [_rebased(a, like, largest) for a in operands]
     starts = np.cumsum([0, *(a.shape[axis] for a in based)])
     parts = [
         (a, tuple(int(start) if i == axis else 0 for i in range(first.ndim)))
@@ -187,8 +190,11 @@ def _check_fitting(arrays: "list[CompressedArray]", axis: Any) -> int:
     return int(axis)
 
 
-def _rebased(a: "CompressedArray", like: "CompressedArray") -> "CompressedArray":
-    """Return an array with the factor and offset of another: its coefficients are rounded anew if they differ."""
+def _rebased(a: "CompressedArray", like: "CompressedArray", largest: float) -> "CompressedArray":
+    """Return an array with the factor and offset of another: its coefficients are rounded anew if they differ.
+
+    Steps are fine relative to its error, but no finer than those of the other array allow, or `largest` does.
+    """
     if (a._factor, a._offset) == (like._factor, like._offset):
         return a
     host = a.to_device("cpu")
@@ -198,8 +204,11 @@ def _rebased(a: "CompressedArray", like: "CompressedArray") -> "CompressedArray"
     blocks, lost = host._blocks, (0.0, 0.0)
     with a._comm.together():
         if like._factor == 0:
-            raise CodecError("expected the first array to have a factor other than zero: put another one first")
-        blocks, *lost_norms = _requantised(host, term, numerics)
+            raise CodecError("expected an array other than a multiple by zero, got one that has the largest error")
+        exponent = math.frexp(max(a._field_error.max_abs / 64, largest * 2.0**-26) / abs(lead) or 2.0**-900)[1]
+        if isinstance(like._blocks, PackedBlocks) and like._field_error.max_abs:
+            exponent = max(exponent, like._blocks.exponent - SPREAD)
+        blocks, *lost_norms = _requantised(host, term, numerics, exponent)
         lost = (lost_norms[0], lost_norms[1])
     both = a._comm.allgather(np.array(lost))
     root = math.sqrt(a.size)
@@ -217,19 +226,28 @@ def _rebased(a: "CompressedArray", like: "CompressedArray") -> "CompressedArray"
     ).to_device(like.device.split(":")[0])
 
 
-def _requantised(a: "CompressedArray", term: dense.Term, numerics: Numerics) -> tuple[Blocks, float, float]:
+def _requantised(
+    a: "CompressedArray", term: dense.Term, numerics: Numerics, exponent: int
+) -> tuple[Blocks, float, float]:
     if isinstance(a._blocks, FixedBlocks):
         result = dense.combine_many([term], numerics, 0, 0, 0)
         if result is not None:
             return result
-    wanted = a._field_error.max_abs * abs(term.factor / a._factor) if a._factor else 0.0
-    least = (value_bound(a) + abs(a._offset)) * 2.0**-26
-    exponent = math.frexp(max(wanted / 64, least * abs(term.factor or 1.0), 2.0**-900))[1]
     for coarser in range(0, 64, 4):
         result = dense.combine_many([term], numerics, exponent + coarser, exponent + coarser, 2)
         if result is not None:
             return result
     raise ToleranceError("expected factors and offsets that 32-bit indices can express in each other, got others")
+
+
+def _is_blank(a: "CompressedArray") -> bool:
+    """Say whether all integers of the local part are zero, whatever the steps: those of a constant field are."""
+    if not a._numerics.grid.size:
+        return True
+    if a._field_error.max_abs:
+        return False
+    squares = drivers_of(a._blocks).moments(a._blocks, a._numerics, 0.0)[1:]
+    return not any(squares)
 
 
 def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **changes: Any) -> "CompressedArray":
@@ -246,10 +264,12 @@ def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **change
     exponents: list[tuple[int, int]] = []
     for a, place in parts:
         own = a.layout.offset if a.layout is not None else (0,) * a.ndim
-        mine = (a.to_device("cpu")._blocks, a._numerics, tuple(p + o for p, o in zip(place, own, strict=True)))
+        host = a.to_device("cpu")
+        first_cell = tuple(p + o for p, o in zip(place, own, strict=True))
+        mine = (host._blocks, a._numerics, first_cell, _is_blank(host))
         for rank in range(comm.size):
-            blocks, theirs, begin = comm.broadcast(mine if comm.rank == rank else None, rank)
-            if isinstance(blocks, PackedBlocks) and theirs.grid.size:
+            blocks, theirs, begin, blank = comm.broadcast(mine if comm.rank == rank else None, rank)
+            if isinstance(blocks, PackedBlocks) and not blank:
                 exponents.append((blocks.exponent, blocks.mean_exponent))
             ends = zip(begin, theirs.grid.shape, offset, local, strict=True)
             if all(max(b, o) < min(b + n, o + m) for b, n, o, m in ends):

@@ -28,6 +28,7 @@ from hpcblaz.fields.moments import (
     relative_rounding,
     value_rounding,
 )
+from hpcblaz.fields.norms import power_norm
 from hpcblaz.fields.reductions import Axes, mean_along, sum_along
 from hpcblaz.fields.scalars import CertifiedFloat
 
@@ -186,18 +187,32 @@ def _root_rounding(value: float, error: float) -> float:
     return math.sqrt(value + error) - math.sqrt(max(0.0, value - error)) + 4 * UNIT * math.sqrt(value)
 
 
-def norm(a: "CompressedArray") -> CertifiedFloat:
-    """Return the 2-norm of all values of an array.
+def norm(a: "CompressedArray", *, order: float = 2.0) -> CertifiedFloat:
+    """Return the p-norm of all values of an array, by default its 2-norm.
 
     Parameters
     ----------
     a : CompressedArray
+    order : float, default 2.0
+        p, at least 1. The norm of order 2 is computed from coefficients; that of infinity, the largest magnitude, from
+        a few blocks, see :func:`extremum`; others from values that are decoded slab by slab.
 
     Returns
     -------
     CertifiedFloat
+
+    Raises
+    ------
+    UnsupportedOperationError
+        If `order` is less than 1.
     """
     check_array(a, "a")
+    if not order >= 1:
+        raise UnsupportedOperationError(f"expected an order of at least 1, got {order!r}")
+    if a.size == 0:
+        return CertifiedFloat(0.0, 0.0)
+    if order != 2:
+        return power_norm(a, float(order))
     m = moments_of(a)
     if m.n == 0:
         return CertifiedFloat(0.0, 0.0)
