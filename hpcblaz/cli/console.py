@@ -290,6 +290,8 @@ def read_pair(first: str, second: str, arguments: argparse.Namespace, console: C
 
 def payload_bytes(a: CompressedArray, comm: Communicator) -> int:
     """Return the bytes of the payload of all ranks; a collective call."""
+    if a.layout is None:  # every rank has the same
+        return a.nbytes
     return int(comm.allgather([float(a.local.nbytes)]).sum())
 
 

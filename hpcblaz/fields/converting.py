@@ -4,7 +4,6 @@ import importlib
 import math
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from hpcblaz.fields.zarr_store import (
     codec_options,
     consolidate,
     create_array,
+    without_advice,
     zarr_module,
 )
 from hpcblaz.mpi import Communicator
@@ -156,8 +156,7 @@ def _write_rest(folder: Path, dataset: Any, names: list[str]) -> None:
     rest = dataset.drop_vars(names)
     for variable in rest.variables.values():
         variable.encoding = {} if "_FillValue" in variable.attrs else {"_FillValue": None}  # and none is made up
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The data type .* does not have a Zarr V3 specification")  # text
+    with without_advice():
         rest.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False)
 
 

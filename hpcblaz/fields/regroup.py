@@ -50,7 +50,7 @@ def regroup(
     grid = numerics.grid
     held = list(parts)
     shift = np.array((0,) * (4 - grid.ndim) + offset, np.int64)
-    pieces = []
+    records = _Records(sum(int(blocks.offsets[-1]) for blocks, _, _ in held if isinstance(blocks, PackedBlocks)))
     for region, begin, tiles in _runs_of_tiles(grid, np.zeros(4, np.int64), grid.shape4, _PACKED_CELLS):
         end = begin + int(grid.tiles[tiles, 2].sum())
         indices = np.zeros((end - begin, grid.block_size), np.int32)
@@ -59,8 +59,8 @@ def regroup(
         for blocks, own, first in held:
             if isinstance(blocks, PackedBlocks):
                 _take(blocks, own, first, (region, shift, begin, end), (low, high), exponents, indices, levels)
-        pieces.append(_pack(indices, levels, numerics, exponents))
-    return _chained(pieces, exponents)
+        records.append(_pack(indices, levels, numerics, exponents))
+    return records.blocks(exponents)
 
 
 def _box(
@@ -114,21 +114,28 @@ def _pack(
     return cpu.from_integers(indices.reshape(*row.grid.blocks, -1), levels.reshape(row.grid.blocks), row, *exponents)
 
 
-def _chained(pieces: list[PackedBlocks], exponents: tuple[int, int]) -> PackedBlocks:
-    """Return the records of all pieces, which are given up on the way, one after the other."""
-    sizes = [np.diff(piece.offsets) for piece in pieces]
-    offsets = np.zeros(1 + sum(map(len, sizes)), np.int64)
-    np.cumsum(np.concatenate([*sizes, np.zeros(0, np.int64)]), out=offsets[1:])
-    words = np.empty(int(offsets[-1]) + SPARE_WORDS, np.uint32)
-    words[offsets[-1] :] = 0
-    position = 0
-    pieces.reverse()
-    while pieces:
-        piece = pieces.pop()
+class _Records:
+    """Records one after the other; memory is reserved for about as many words as expected, and touched as they come."""
+
+    def __init__(self, expected: int) -> None:
+        self._words = np.empty(expected + expected // 8 + SPARE_WORDS, np.uint32)
+        self._offsets = [np.zeros(1, np.int64)]
+        self._used = 0
+
+    def append(self, piece: PackedBlocks) -> None:
         count = int(piece.offsets[-1])
-        words[position : position + count] = piece.words[:count]
-        position += count
-    return PackedBlocks(words, offsets, *exponents)
+        end = self._used + count
+        if end + SPARE_WORDS > len(self._words):
+            self._words.resize(end + end // 4 + SPARE_WORDS, refcheck=False)
+        self._words[self._used : end] = piece.words[:count]
+        self._offsets.append(piece.offsets[1:] + self._used)
+        self._used = end
+
+    def blocks(self, exponents: tuple[int, int]) -> PackedBlocks:
+        """Return them; the rest of the reserved memory is given back."""
+        self._words.resize(self._used + SPARE_WORDS, refcheck=False)
+        self._words[self._used :] = 0
+        return PackedBlocks(self._words, np.concatenate(self._offsets), *exponents)
 
 
 def _row(grid: BlockGrid, count: int) -> BlockGrid:

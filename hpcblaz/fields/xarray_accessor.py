@@ -18,7 +18,7 @@ from hpcblaz.fields.compress import compress
 from hpcblaz.fields.converting import CHUNK_CELLS, block_shape_of
 from hpcblaz.fields.describing import describe
 from hpcblaz.fields.open_field import candidates, is_store, optional, plain
-from hpcblaz.fields.zarr_store import chunk_shape_of, codec_class, codec_options, consolidate
+from hpcblaz.fields.zarr_store import chunk_shape_of, codec_class, codec_options, consolidate, without_advice
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
@@ -164,7 +164,7 @@ class DatasetAccessor:
             if dataset[name].chunks is not None:  # dask's chunks may be others
                 dataset[name] = dataset[name].chunk(dict(zip(variable.dims, encoding[name]["chunks"], strict=True)))
             dataset[name].encoding = {k: v for k, v in variable.encoding.items() if k in _KEPT}
-        with AtomicFolder(path) as folder:
+        with AtomicFolder(path) as folder, without_advice():
             dataset.to_zarr(
                 str(folder.temporary), mode="w", zarr_format=3, consolidated=False, encoding=encoding,
                 write_empty_chunks=True,

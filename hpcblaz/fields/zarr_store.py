@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,10 +108,18 @@ def create_array(
     )
 
 
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Silence Zarr's advice on text and consolidated metadata, of which the user has chosen neither."""
+    with warnings.catch_warnings():
+        for message in ("The data type .* does not have a Zarr V3", "Consolidated metadata is currently not part"):
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
 def consolidate(folder: Path) -> None:
     """Gather the metadata of all arrays of a store in one file, which xarray looks for first."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+    with without_advice():
         zarr_module().consolidate_metadata(str(folder))
 
 
