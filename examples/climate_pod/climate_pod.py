@@ -26,14 +26,6 @@ def air_temperature():
         return np.array(years), np.asarray(file["air_temperature"][:], np.float64)
 
 
-def gram(arrays):
-    """Return the inner products of all pairs of compressed arrays."""
-    products = np.empty((len(arrays), len(arrays)))
-    for i, a in enumerate(arrays):
-        products[i, : i + 1] = products[: i + 1, i] = [hb.dot(a, b) for b in arrays[: i + 1]]
-    return products
-
-
 def decompose(arrays):
     """Return singular values and time series of the anomalies of compressed snapshots, and the bound of the values.
 
@@ -42,7 +34,7 @@ def decompose(arrays):
     the mean off, a projection, makes no error greater. Roundings in double precision are left out: they are about
     1e-13 of the norm of the snapshots squared, for the squares of the singular values.
     """
-    products = gram(arrays)
+    products = hb.gram(arrays).values
     centred = products - products.mean(axis=0) - products.mean(axis=1)[:, None] + products.mean()
     squares, series = np.linalg.eigh(centred)
     squares, series = squares[::-1].clip(0), series[:, ::-1]
@@ -52,11 +44,7 @@ def decompose(arrays):
 
 def mode(arrays, series):
     """Return the map of a mode as a compressed array: snapshots weighted by its time series, which is of mean 0."""
-    weights = series - series.mean()
-    total = float(weights[0]) * arrays[0]
-    for weight, a in zip(weights[1:], arrays[1:], strict=True):
-        total = total + float(weight) * a
-    return total
+    return hb.linear_combination(series - series.mean(), arrays)
 
 
 def shares(values, bound):

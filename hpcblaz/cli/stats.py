@@ -90,6 +90,7 @@ def describe(path: str, a: CompressedArray, comm: Communicator) -> dict[str, Any
         "payload_bytes": payload,
         "ratio": a.size * a.dtype.itemsize / payload if payload else None,
         "max_abs_error": a.error.max_abs,
+        "missing": a.size - a.count(),
     }
 
 
@@ -111,7 +112,8 @@ def print_report(console: Console, found: dict[str, Any]) -> None:
         ratio = f", ratio {array['ratio']:.2f}" if array["ratio"] is not None else ""
         error = number(array["max_abs_error"], 3)
         error = "not compressed" if array["payload_bytes"] is None else f"largest error {error}"
-        console.line(f"{array['file']}: {shape} {array['dtype']}{ratio}, {error}")
+        missing = f", {array['missing']} missing" if array.get("missing") else ""
+        console.line(f"{array['file']}: {shape} {array['dtype']}{ratio}, {error}{missing}")
     console.line()
     timed = any("seconds" in answer for answer in found["statistics"].values())
     rows = [["statistic", "value", "error at most", *(["time"] if timed else [])]]

@@ -16,11 +16,16 @@ _SLAB_CELLS = 1 << 22  # cells of a slab, at least, where a field has as many
 Piece = tuple[BlockGrid, Blocks]
 
 
-def slab_rows(grid: BlockGrid) -> int:
-    """Return the cells of a slab along the first axis: slabs from the first cell on have the tiles of the field."""
+def tile_rows(grid: BlockGrid) -> int:
+    """Return cells along the first axis: slabs of a multiple of them have the very tiles of the field."""
     lead = 4 - grid.ndim
     per_row = [math.prod(region[4 + lead + 1 : 8]) for region in grid.regions.tolist()]
-    rows = math.lcm(*(TILE // math.gcd(TILE, blocks) for blocks in per_row)) * grid.block_shape[0]
+    return math.lcm(*(TILE // math.gcd(TILE, blocks) for blocks in per_row)) * grid.block_shape[0]
+
+
+def slab_rows(grid: BlockGrid) -> int:
+    """Return the cells of a slab along the first axis."""
+    rows = tile_rows(grid)
     row_cells = max(1, math.prod(grid.shape[1:]))
     return rows * max(1, _SLAB_CELLS // (rows * row_cells))
 

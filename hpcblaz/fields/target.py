@@ -101,7 +101,7 @@ class Target:
     def _search_rate(
         self, attempt: "Callable[[float], CompressedArray]", span: float, cells: int, comm: Communicator
     ) -> "CompressedArray":
-        def bits(a: CompressedArray) -> float:
+        def bits(a: "CompressedArray") -> float:
             return float(comm.allgather(np.array([a.local.nbytes])).sum()) * 8 / cells
 
         low = span * 2.0**-60  # too fine, as far as known

@@ -12,10 +12,11 @@ import numpy as np
 from hpcblaz.backend.blocks import MAX_AXES, BlockGrid
 from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import FileFormatError, HpcblazError, LayoutError
-from hpcblaz.fields.codec import BlockCodec
+from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.fields.missing import join
 from hpcblaz.fields.regroup import regroup
 from hpcblaz.fields.scalars import ErrorBound
+from hpcblaz.fields.streaming import assemble, tile_rows
 from hpcblaz.fields.zarr_store import Cells, chunks_of, exponents_of, zarr_module
 
 if TYPE_CHECKING:
@@ -139,11 +140,16 @@ def _joined(
     numerics = Numerics(BlockGrid(shape, sides), a.codec.transform, precision)
     exponents = [exponents_of(record._blocks) for record in records]
     least = (min(pair[0] for pair in exponents), min(pair[1] for pair in exponents))
-    parts = ((record._blocks, record._numerics, first) for first, _, record in pieces)
-    try:
-        blocks = regroup(parts, numerics, (0,) * len(shape), a.codec, least)
-    except LayoutError:  # steps too different for one array
-        return None
+    stacked = all(c >= n for c, n in zip(chunk[1:], shape[1:], strict=True))  # chunks are slabs, of whole tiles
+    if stacked and len(set(exponents)) == 1 and chunk[0] % tile_rows(numerics.grid) == 0:
+        empty = empty_blocks(a.codec, numerics) if isinstance(a.codec, BlockCodec) else None
+        blocks = assemble([(record._numerics.grid, record._blocks) for record in records], numerics, empty)
+    else:
+        parts = ((record._blocks, record._numerics, first) for first, _, record in pieces)
+        try:
+            blocks = regroup(parts, numerics, (0,) * len(shape), a.codec, least)
+        except LayoutError:  # steps too different for one array
+            return None
     return a._replace(
         blocks=blocks,
         numerics=numerics,

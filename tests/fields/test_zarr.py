@@ -19,6 +19,8 @@ from hpcblaz.errors import CodecError, FileFormatError, LayoutError, StorageErro
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install 'hpcblaz[io]'")
 
+from hpcblaz.fields import zarr_reading  # noqa: E402
+from hpcblaz.fields.dumping import sections_of  # noqa: E402
 from hpcblaz.fields.zarr_codec import FieldCodec, expanded, trimmed  # noqa: E402  needs zarr
 from hpcblaz.fields.zarr_store import chunk_shape_of, chunks_of  # noqa: E402
 
@@ -133,6 +135,19 @@ def test_a_chunk_that_ends_with_fill_values(tmp_path: Path) -> None:
     np.testing.assert_array_equal(a.missing(), ~np.isfinite(x))
     valid = np.isfinite(x)
     assert np.abs(a.decompress()[valid] - x[valid]).max() <= a.error.max_abs <= 2e-2
+
+
+@FORMS
+def test_chunks_of_whole_tiles_are_put_together_as_they_are(tmp_path: Path, options: Any, monkeypatch: Any) -> None:
+    x = gappy((140, 256))
+    codec = None if "tolerance" in options else hb.BlockCodec((8, 8), **options)
+    a = hb.compress(x, tolerance=options.get("tolerance"), codec=codec)
+    a.save(tmp_path / "a.zarr", chunks=(32, 256))
+    monkeypatch.setattr(zarr_reading, "regroup", None)
+    b = hb.open(tmp_path / "a.zarr")
+    np.testing.assert_array_equal(b.decompress(), a.decompress())
+    for name, values in sections_of(a, True).items():
+        np.testing.assert_array_equal(sections_of(b, True)[name], values, err_msg=name)
 
 
 def test_chunks_that_were_never_written_are_missing(tmp_path: Path) -> None:
