@@ -193,6 +193,14 @@ def test_ranks_share_the_chunks(source: Path, tmp_path: Path) -> None:
         same_but_for(a, b, ["temperature", "packed"])
         error = np.nanmax(np.abs(a.temperature.values.astype("f8") - b.temperature.values))
         assert error <= json.loads(output)["variables"][1]["max_abs_error"]
+    status, output = launch(3, [str(script), "stats", store, "-v", "temperature", "--json"], 300)
+    found = json.loads(output)
+    assert status == 0 and found["ranks"] == 3
+    a = hb.open(store, "temperature")
+    mean = found["statistics"]["mean"]
+    with xr.open_dataset(source) as data:
+        assert abs(mean["value"] - float(data.temperature.mean(dtype="f8"))) <= mean["error"]
+    assert found["arrays"][0]["ratio"] == pytest.approx(a.ratio, rel=0.2)
     status, output = launch(3, [str(script), *argv[:4], "nothing", *argv[5:]], 300)
     assert status == 1 and output.count("nothing") == 1, output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
