@@ -209,12 +209,13 @@ def read_field(
     comm = console.comm
     variable = arguments.variable
     with comm.together():
+        stored = is_store(path) and not target(arguments)
         compressed = is_compressed(path)
-        if is_store(path) and not target(arguments):
-            return open_compressed(path, variable, device=arguments.device)
-    if compressed:
-        same = partner is not None and partner.layout is not None
-        return load(path, partner.layout if partner is not None and same else comm, device=arguments.device)
+    if compressed or stored:
+        split = partner.layout if partner is not None and partner.layout is not None else comm
+        if stored:
+            return open_compressed(path, variable, split, device=arguments.device)
+        return load(path, split, device=arguments.device)
     with comm.together():
         if not target(arguments):
             raise ConfigurationError(
@@ -290,8 +291,6 @@ def read_pair(first: str, second: str, arguments: argparse.Namespace, console: C
 
 def payload_bytes(a: CompressedArray, comm: Communicator) -> int:
     """Return the bytes of the payload of all ranks; a collective call."""
-    if a.layout is None:  # every rank has the same
-        return a.nbytes
     return int(comm.allgather([float(a.local.nbytes)]).sum())
 
 

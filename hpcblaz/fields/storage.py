@@ -11,6 +11,7 @@ from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import FileFormatError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.container import Container
+from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.fileformat import FileHeader
 from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.regroup import Part, regroup
@@ -78,7 +79,9 @@ def load(path: str | os.PathLike[str], layout: Any = None, *, device: str = "cpu
     return array.to_device("gpu") if on_gpu else array
 
 
-def open(path: str | os.PathLike[str], variable: str | None = None, *, device: str = "cpu") -> CompressedArray:
+def open(
+    path: str | os.PathLike[str], variable: str | None = None, layout: Any = None, *, device: str = "cpu"
+) -> CompressedArray:
     """Open a compressed array of a Zarr store, or of a file, as it is: nothing is decompressed.
 
     Parameters
@@ -87,6 +90,9 @@ def open(path: str | os.PathLike[str], variable: str | None = None, *, device: s
         A Zarr store whose arrays have the codec ``hpcblaz``, or a file of :func:`hpcblaz.save`.
     variable : str, optional
         Which array of a store; it need not be given if there is only one with that codec.
+    layout : Layout, Communicator or mpi4py.MPI.Intracomm, optional
+        How to split the array, as for :func:`hpcblaz.load`. Every rank reads the whole array of a store, compressed,
+        and keeps its part.
     device : {'cpu', 'gpu'}, default 'cpu'
         Where the array is to live.
 
@@ -114,12 +120,22 @@ def open(path: str | os.PathLike[str], variable: str | None = None, *, device: s
     >>> hb.open(path).shape
     (40, 30)
     """
-    if not os.path.isdir(path):
-        if variable is not None:
+    given = layout if isinstance(layout, Layout) else None
+    comm = communicator(given.comm if given is not None else layout)
+    with comm.together():
+        is_file = not os.path.isdir(path)
+        if is_file and variable is not None:
             raise FileFormatError(f"{path}: expected a Zarr store with the variable {variable!r}, got a file")
-        return load(path, device=device)
-    on_gpu = choose_device(device) == "gpu"
-    array = open_store(path, variable)
+    if is_file:
+        return load(path, layout, device=device)
+    with comm.together():
+        on_gpu = choose_device(device) == "gpu"
+        array = open_store(path, variable)
+    if given is not None or comm.size > 1:
+        with comm.together(), Container(dumps(array)) as record:
+            array = _assemble(record, _wanted(record.header, given, comm))
+    if on_gpu and comm.size > 1:
+        gpu.use_device(device_number(comm, gpu.device_count()))
     return array.to_device("gpu") if on_gpu else array
 
 

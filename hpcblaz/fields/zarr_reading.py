@@ -34,7 +34,7 @@ def open_store(path: str | os.PathLike[str], variable: str | None = None) -> "Co
     joined = _joined(pieces, shape, chunk) if 1 <= len(shape) <= MAX_AXES else None
     if joined is None:
         joined = _again(codec, array[...], [record for _, _, record in pieces])
-    attributes = json.loads(json.dumps(dict(array.attrs), default=str))
+    attributes = json.loads(json.dumps(dict(array.attrs), default=str), parse_constant=str)  # files take no NaN
     return joined._replace(attributes=attributes, promise=joined._promise)
 
 

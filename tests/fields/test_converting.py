@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,9 +193,55 @@ def test_ranks_share_the_chunks(source: Path, tmp_path: Path) -> None:
         same_but_for(a, b, ["temperature", "packed"])
         error = np.nanmax(np.abs(a.temperature.values.astype("f8") - b.temperature.values))
         assert error <= json.loads(output)["variables"][1]["max_abs_error"]
+    status, output = launch(3, [str(script), "stats", store, "-v", "temperature", "--json"], 300)
+    found = json.loads(output)
+    assert status == 0 and found["ranks"] == 3
+    a = hb.open(store, "temperature")
+    mean = found["statistics"]["mean"]
+    with xr.open_dataset(source) as data:
+        assert abs(mean["value"] - float(data.temperature.mean(dtype="f8"))) <= mean["error"]
+    assert found["arrays"][0]["ratio"] == pytest.approx(a.ratio, rel=0.2)
     status, output = launch(3, [str(script), *argv[:4], "nothing", *argv[5:]], 300)
     assert status == 1 and output.count("nothing") == 1, output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
+
+
+def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import sys\n"
+        "from hpcblaz.cli.main import main\n"
+        "from hpcblaz.errors import StorageError\n"
+        "from hpcblaz.fields import converting\n"
+        "from hpcblaz.mpi import world\n"
+        "def full(*arguments):\n"
+        "    raise StorageError('the disk is full')\n"
+        "converting.CHUNK_CELLS = 2000\n"
+        "if world().rank == 2:\n"
+        "    converting.AtomicFolder.write = full\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
+    status, output = launch(3, [str(script), *argv], 300)
+    assert status == 1 and output.count("the disk is full") == 1, output
+    assert [p.name for p in tmp_path.iterdir()] == ["run.py"]
+
+
+def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from hpcblaz.cli.main import main\n"
+        "from hpcblaz.fields import converting\n"
+        "write = converting.AtomicFolder.write\n"
+        "def once(*arguments):\n"
+        "    write(*arguments)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "converting.AtomicFolder.write = once\n"
+        "main(sys.argv[1:])\n"
+    )
+    argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
+    assert subprocess.run([sys.executable, "-c", code, *argv]).returncode == -signal.SIGKILL
+    assert [p.suffix for p in tmp_path.iterdir()] == [".tmp"]
 
 
 @pytest.fixture(scope="module")
