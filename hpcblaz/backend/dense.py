@@ -4,6 +4,7 @@ Like those of :mod:`hpcblaz.backend.cpu` they share tiles out among threads, and
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from hpcblaz.backend.vectors import PANEL
 from hpcblaz.bodies.records import LANES, TILE
 
 _BUFFER_BYTES = 1 << 22  # what a thread unpacks of all fields at a time
+_PADDING = 80  # elements between the rows of fields, which would else fall into the same sets of a cache
 _JOBS = 256  # parts of a sum, however many threads there are: its order never changes
 
 
@@ -55,9 +57,13 @@ def pair_sums(terms: Sequence[Term], numerics: Numerics, differences: bool) -> t
     extract, pairs = numerics.kernel("extract", form), numerics.kernel("pairs", form)
     sources = [(term.blocks.operands, term.factor, term.offset) for term in terms]
 
+    scratch = threading.local()
+
     def work(begin: int, end: int) -> None:
-        rows = np.zeros((fields, batch * size), numerics.dtype)
-        means = np.zeros((fields, batch * TILE))
+        if not hasattr(scratch, "rows"):
+            scratch.rows = np.zeros((fields, batch * size + _PADDING), numerics.dtype)
+            scratch.means = np.zeros((fields, batch * TILE))
+        rows, means = scratch.rows, scratch.means
         for job in range(begin, end):
             for number in range(batches * job // jobs, batches * (job + 1) // jobs):
                 start, stop = number * batch, min(len(grid.tiles), (number + 1) * batch)
@@ -68,7 +74,7 @@ def pair_sums(terms: Sequence[Term], numerics: Numerics, differences: bool) -> t
                     )  # fmt: skip
                 count = (stop - start) * (TILE // LANES)
                 pairs.pairs(means.reshape(-1), fields, batch * TILE, count, differences, out[0, job])
-                pairs.pairs(rows.reshape(-1), fields, batch * size, count * grid.block_size, differences, out[1, job])
+                pairs.pairs(rows.reshape(-1), fields, rows.shape[1], count * grid.block_size, differences, out[1, job])
 
     map_ranges(work, jobs)
     sums = np.ascontiguousarray(np.moveaxis(out, 1, -1)).sum(axis=-1)[:, : len(terms), : len(terms)]

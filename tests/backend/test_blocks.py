@@ -72,6 +72,16 @@ def test_tiles_touching_is_exact(grid: BlockGrid, data: st.DataObject) -> None:
     assert grid.tiles_touching(np.array(low), np.array(high)).tolist() == expected
 
 
+@settings(max_examples=100)
+@given(grid=grids())
+def test_tiles_of_blocks(grid: BlockGrid) -> None:
+    expected = np.full(math.prod(grid.blocks), -1)
+    for tile, box in boxes(grid):
+        place = tuple(part.start // side for part, side in zip(box[4 - grid.ndim :], grid.block_shape, strict=True))
+        expected[np.ravel_multi_index(place, grid.blocks)] = tile
+    np.testing.assert_array_equal(grid.tiles_of(np.arange(len(expected))), expected)
+
+
 def test_a_big_grid_needs_no_more_than_its_tiles() -> None:
     grid = BlockGrid((4096, 4096, 4096), (4, 4, 4))
     assert grid.size == 2**36

@@ -16,6 +16,14 @@ from hpcblaz.errors import ShapeError, UnsupportedOperationError
 
 SOME = [oracles.DCT_2D, oracles.IDENTITY_2D, oracles.DCT_2D_DOUBLE, oracles.INT8_2D, oracles.DCT_1D]
 CASES = pytest.mark.parametrize("case", SOME, ids=lambda case: case.name)
+
+
+@pytest.fixture(autouse=True)
+def on_host(device: str) -> None:
+    if device != "cpu":
+        pytest.skip("extremes are found on the CPU only")
+
+
 ORDERS = (1.0, 1.5, 2.0, 3.0, 8.0, 68.0, math.inf)
 
 

@@ -17,6 +17,14 @@ from hpcblaz.fields.moments import decode_window
 from hpcblaz.fields.sample_fields import sines
 
 CASES = pytest.mark.parametrize("case", oracles.CASES, ids=lambda case: case.name)
+
+
+@pytest.fixture(autouse=True)
+def on_host(device: str) -> None:
+    if device != "cpu":
+        pytest.skip("single blocks are decoded on the CPU only")
+
+
 SHARES = (0.0, 1.0, 0.5, 0.1, 0.77, 1 / 3)
 
 

@@ -9,7 +9,7 @@ from numba import njit
 
 from hpcblaz.bodies.records import LANES, NATURAL, STRIPS, TILE, strips_of
 
-from .blocks import is_full, transform_partial
+from .blocks import UNROLL, is_full, transform_partial
 from .constants import REAL, SIDE1, SIDE2, SIDE3, SIZE
 from .decode import dequantise
 from .integers import place_of
@@ -31,7 +31,7 @@ def strip_columns(s, count, slots, block_steps, column, step):
 def coefficients(main, side, tiles, start, stop, steps, mean_step, roots, factor, offset, out, means_out):
     """Write ``factor * field + offset`` of tiles `start` to `stop`: coefficient 0 into means_out, the others into out.
 
-    out has the rows of a tile, in its own precision, with zeros for coefficient 0; means_out one double a block.
+    out has the rows of a tile, with zeros for coefficient 0; means_out one double a block.
     """
     rows = np.empty(ROWS * LANES, np.int32)
     widths = np.zeros(ROWS, np.int64)
@@ -40,7 +40,7 @@ def coefficients(main, side, tiles, start, stop, steps, mean_step, roots, factor
     slots = np.empty(TILE, np.int64)
     column = np.empty(LANES, np.uint64)
     step = np.empty(LANES, np.float64)
-    scale = np.empty(LANES, out.dtype)
+    scale = np.empty(LANES, REAL)
     for tile in range(start, stop):
         count = tiles[tile, 2]
         natural = unpack_tile(main, side, tile, count, steps, mean_step, rows, widths, means, block_steps, slots)
@@ -51,26 +51,28 @@ def coefficients(main, side, tiles, start, stop, steps, mean_step, roots, factor
         for s in range(STRIPS):
             here = np.uint64((base + s * LANES) * SIZE)
             if s >= strips_of(count):
-                out[here : here + np.uint64(SIZE * LANES)] = out.dtype.type(0)
+                out[here : here + np.uint64(SIZE * LANES)] = REAL(0)
                 continue
             strip_columns(s, count, slots, block_steps, column, step)
             for lane in range(LANES):
-                scale[lane] = out.dtype.type(factor * step[lane])
+                scale[lane] = REAL(factor * step[lane])
             if natural and (s + 1) * LANES <= count:
                 source = np.uint64((STRIPS + s * SIZE) * LANES)
-                for k in range(SIZE):
+                for k in range(0, SIZE, UNROLL):
                     row = np.uint64(k * LANES)
                     for lane in range(LANES):
-                        i = row + np.uint64(lane)
-                        out[here + i] = out.dtype.type(rows[source + i]) * scale[lane]
+                        f = scale[lane]
+                        for j in range(UNROLL):
+                            i = row + np.uint64(j * LANES + lane)
+                            out[here + i] = REAL(rows[source + i]) * f
             else:
                 for k in range(SIZE):
                     row = np.uint64(k * LANES)
                     for lane in range(LANES):
                         value = rows[column[lane] + row] if step[lane] != 0.0 else np.int32(0)
-                        out[here + row + np.uint64(lane)] = out.dtype.type(value) * scale[lane]
+                        out[here + row + np.uint64(lane)] = REAL(value) * scale[lane]
             for lane in range(LANES):
-                out[here + np.uint64(lane)] = out.dtype.type(0)
+                out[here + np.uint64(lane)] = REAL(0)
 
 
 @njit(nogil=True, cache=True)
