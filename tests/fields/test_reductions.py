@@ -55,6 +55,30 @@ def test_bounds_are_those_of_the_array() -> None:
     assert (0 * a + 2).mean(0).decompress().tolist() == np.full((50, 30), 2.0).tolist()
 
 
+@pytest.mark.parametrize("case", [oracles.DCT_2D, oracles.INT8_2D], ids=lambda case: case.name)
+@settings(max_examples=15)
+@given(data=st.data())
+def test_missing_cells_are_skipped(case: oracles.Case, data: st.DataObject) -> None:
+    shape = data.draw(oracles.shapes(2))
+    x = 3 + oracles.field("noise", shape, data.draw(st.integers(0, 2**32))).astype(np.float32)
+    gaps = np.random.default_rng(0).random(shape) < data.draw(st.sampled_from([0.02, 0.5, 0.9]))
+    gaps[shape[0] // 2 :, 0] = True
+    gaps[0, : shape[1] // 2] = True
+    x[gaps] = np.nan
+    a = hb.compress(x, codec=case.codec) if case.fixed else hb.compress(x, tolerance=1e-2, codec=case.codec)
+    b, y = -0.5 * a + 4, -0.5 * oracles.exact(x) + 4
+    for array, values in ((a, oracles.exact(x)), (b, y)):
+        for axis in (0, 1):
+            count = np.isfinite(values).sum(axis=axis)
+            total = np.where(np.isnan(values), 0, values).sum(axis=axis)
+            oracles.assert_within_certificate(total, hb.sum(array, axis=axis).astype(np.float64))
+            means = hb.mean(array, axis=axis).astype(np.float64)
+            np.testing.assert_array_equal(means.missing(), count == 0)
+            e = np.abs(means.decompress() - total / np.maximum(count, 1))[count > 0]
+            assert e.max(initial=0) <= means.error.max_abs
+            assert np.sqrt((e**2).sum()) <= means.error.l2
+
+
 def test_refusals() -> None:
     a = hb.compress(np.zeros((3, 5), np.float32), tolerance=1e-3)
     for axis in (2, -3, (0, 1), (0, 0), (), "x", 0.5):
