@@ -141,9 +141,10 @@ def _fields(
 ) -> list[tuple[str, Field]]:
     """Return the fields to compress, as they are stored, with the names that they get."""
     if dataset is None:
-        fields = [open_field(path, name, shape) for name in variables or [None]]  # type: ignore[list-item]
-        stem = Path(path).name.split(".")[0] or "field"
-        return [(name.strip("/").replace("/", "_"), one) for name, one in zip(variables or [stem], fields, strict=True)]
+        fields = [open_field(path, name, shape) for name in (variables or [None])]  # type: ignore[list-item]
+        stem = Path(path).name.split(".")[0] or "field"  # where a file holds one field, without a name
+        names = [stem if one.name == str(Path(path)) else one.name.strip("/").replace("/", "_") for one in fields]
+        return list(zip(names, fields, strict=True))
     names = list(dict.fromkeys(variables)) or [choose(candidates(dataset), dataset.variables, None, path)]
     return [(choose([], dataset.variables, name, path), raw_field(dataset, name)) for name in names]
 

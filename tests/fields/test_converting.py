@@ -146,6 +146,17 @@ def test_unusual_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert not x.size or np.abs(x - y).max() <= 1e-3 * np.ptp(x)
 
 
+def test_fields_keep_their_names(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed")
+    x = np.random.default_rng(1).normal(size=(9, 10, 11)).cumsum(0)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["run/density"] = x
+    for names in ([], ["run/density"]):
+        convert(tmp_path / "a.h5", tmp_path / "a.zarr", names, world(), target={"psnr": 60}, codec=ToleranceCodec())
+        y = xr.open_zarr(tmp_path / "a.zarr")["run_density"].values
+        assert np.abs(x - y).max() <= 1e-3 * np.ptp(x)
+
+
 def test_the_command_line(source: Path, tmp_path: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     name = str(source)
