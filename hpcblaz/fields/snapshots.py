@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Matrix = NDArray[np.float64]
 _TERMS = 80  # roundings of a product of coefficients and of its sum over a part of a block
-_SINGLE = 2.0**55  # payloads below it have squares, and sums of them, that single precision holds
+_SINGLE = 2.0**48  # payloads below it have squares, and sums of them, that single precision holds
 
 
 class CertifiedMatrix(NamedTuple):
