@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import CodecError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
 from hpcblaz.fields.certificates import UNIT
-from hpcblaz.fields.gaps import decode_window, slabs
+from hpcblaz.fields.gaps import block_cells, block_rows, block_sums, decode_window, slabs
 from hpcblaz.fields.moments import check_array, check_values, has_means, value_rounding
 from hpcblaz.fields.scalars import CertifiedFloat
 
@@ -88,30 +87,8 @@ def block_standard_deviation(a: "CompressedArray") -> BlockField:
 
 def _block_cells(a: "CompressedArray") -> NDArray[np.float64]:
     """Return how many cells of each block hold numbers, on the array's device."""
-    grid = a._numerics.grid
-    cells = np.ones(grid.blocks)
-    for axis, (n, side) in enumerate(zip(grid.shape, grid.block_shape, strict=True)):
-        lengths = np.minimum(side, n - side * np.arange(grid.blocks[axis]))
-        cells = cells * lengths.reshape([-1 if i == axis else 1 for i in range(grid.ndim)])
-    if a._missing is not None:
-        for low, high in slabs(a):
-            missing = a._missing.window(low, high)
-            cells[_block_rows(grid, low, high)] -= _block_sums(grid, missing.astype(np.float64))
-    placed: NDArray[np.float64] = drivers_of(a._blocks).asarray(cells)
+    placed: NDArray[np.float64] = drivers_of(a._blocks).asarray(block_cells(a))
     return placed
-
-
-def _block_rows(grid: BlockGrid, low: tuple[int, ...], high: tuple[int, ...]) -> slice:
-    """Return the blocks of a slab of whole blocks, along the first axis."""
-    side = grid.block_shape[0]
-    return slice(low[0] // side, -(-high[0] // side))
-
-
-def _block_sums(grid: BlockGrid, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum over each block of a slab."""
-    for axis, side in enumerate(grid.block_shape):
-        values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
-    return values
 
 
 def _block_delta(a: "CompressedArray") -> NDArray[np.float64]:
@@ -151,20 +128,20 @@ def _decoded_blocks(
     grid, drivers = a._numerics.grid, drivers_of(a._blocks)
     means, variances = np.full(grid.blocks, np.nan), np.full(grid.blocks, np.nan)
     for low, high in slabs(a):
-        rows = _block_rows(grid, low, high)
+        rows = block_rows(grid, low, high)
         if wanted is not None and not wanted[rows].any():
             continue
         values = drivers.asnumpy(decode_window(a, low, high))
         weights = np.ones_like(values) if a._missing is None else (~a._missing.window(low, high)).astype(np.float64)
-        cells = _block_sums(grid, weights)
+        cells = block_sums(grid, weights)
         with np.errstate(invalid="ignore"):  # blocks without a value have no mean
-            mean = _block_sums(grid, values * weights) / cells
+            mean = block_sums(grid, values * weights) / cells
             spread = mean
             for axis, (n, side) in enumerate(zip(values.shape, grid.block_shape, strict=True)):
                 spread = np.repeat(spread, side, axis=axis).take(range(n), axis=axis)
             deviation = np.where(weights > 0, values - spread, 0)
             means[rows] = mean
-            variances[rows] = _block_sums(grid, deviation * deviation) / cells
+            variances[rows] = block_sums(grid, deviation * deviation) / cells
     return drivers.asarray(means), drivers.asarray(variances)
 
 

@@ -1,5 +1,6 @@
 """Linear combinations of many compressed arrays in one pass."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +23,8 @@ from hpcblaz.fields.arithmetic import (
     value_bound,
 )
 from hpcblaz.fields.certificates import UNIT
-from hpcblaz.fields.moments import check_array, check_no_missing
+from hpcblaz.fields.missing import sum_of
+from hpcblaz.fields.moments import check_array
 from hpcblaz.fields.scalars import ErrorBound
 
 if TYPE_CHECKING:
@@ -78,12 +80,14 @@ def linear_combination(weights: Sequence[float], arrays: "Sequence[CompressedArr
         numbers = [real(weight, "multiply by") for weight in weights]
         if len(numbers) != len(operands):
             raise ShapeError(f"expected a weight for each of {len(operands)} arrays, got {len(numbers)}")
-        check_no_missing("a linear combination", *operands)
         if not math.isfinite(sum(abs(w) * value_bound(a) for w, a in zip(numbers, operands, strict=True))):
             raise UnsupportedOperationError("expected a linear combination that float64 holds, got larger values")
     if first._blocks.device != "cpu":
         return _one_by_one(numbers, operands)
-    return _combine(numbers, operands)
+    result = _combine(numbers, operands)
+    gaps = [None if a._missing is None else a._missing.scaled(w) for w, a in zip(numbers, operands, strict=True)]
+    missing = functools.reduce(sum_of, gaps)
+    return result._replace(missing=None if missing is None else missing.with_dtype(result.dtype))
 
 
 def _one_by_one(weights: list[float], arrays: "list[CompressedArray]") -> "CompressedArray":

@@ -12,7 +12,7 @@ from hpcblaz.errors import UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
 from hpcblaz.fields.certificates import UNIT
 from hpcblaz.fields.extremes import extremum
-from hpcblaz.fields.gaps import decode_window, slabs
+from hpcblaz.fields.gaps import slabs, valid_values
 from hpcblaz.fields.moments import check_array, check_no_missing, check_values, value_rounding
 from hpcblaz.fields.norms import error_norm
 from hpcblaz.fields.scalars import CertifiedFloat
@@ -78,17 +78,21 @@ def histogram(
     True
     """
     check_array(a, "a")
-    check_values(a, a.size, "histogram")
-    check_no_missing("a histogram", a)
+    check_values(a, a.count(), "histogram")
     with a._comm.together():
         edges = None if limits is None and isinstance(bins, (int, np.integer)) else _edges(bins, limits)
     if edges is None:
-        edges = _edges(bins, (float(extremum(a, "min").value), float(extremum(a, "max").value)))
+        least_value, greatest = float(extremum(a, "min").value), float(extremum(a, "max").value)
+        # So wide that float64 tells the edges apart
+        span, unit = greatest - least_value, float(np.spacing(max(abs(least_value), abs(greatest))))
+        wider = 0.5 * (span == 0) + 4 * int(np.max(bins)) * unit
+        wider = wider if span <= wider else 0.0
+        edges = _edges(bins, (least_value - wider, greatest + wider))
     count = len(edges) - 1
     room = a._field_error.max_abs + value_rounding(a)
     totals = np.zeros((3, count + 2), np.int64)
     for low, high in slabs(a):
-        values = drivers_of(a._blocks).asnumpy(decode_window(a, low, high)).ravel()
+        values = drivers_of(a._blocks).asnumpy(valid_values(a, low, high)).ravel()
         # Two units more, for the roundings of the ends themselves
         least, most = np.nextafter(values - room, -np.inf), np.nextafter(values + room, np.inf)
         first, place, last = (_bins_of(numbers, edges) for numbers in (least, values, most))
@@ -113,11 +117,12 @@ def _edges(bins: int | Sequence[float], limits: tuple[float, float] | None) -> N
         if bins < 1 or limits is None:
             raise UnsupportedOperationError(f"expected at least one bin, got {bins}")
         first, last = map(float, limits)
-        if first == last:
-            first, last = first - 0.5, last + 0.5
         if not (math.isfinite(first) and math.isfinite(last) and first < last):
             raise UnsupportedOperationError(f"expected finite, ascending limits, got {limits!r}")
-        return np.linspace(first, last, int(bins) + 1)
+        edges = np.linspace(first, last, int(bins) + 1)
+        if not np.all(np.diff(edges) > 0):
+            raise UnsupportedOperationError(f"expected fewer bins, or wider limits than {limits!r}, got {bins} bins")
+        return edges
     try:
         edges = np.asarray(bins, np.float64)
     except (TypeError, ValueError):

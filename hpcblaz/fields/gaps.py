@@ -90,7 +90,44 @@ def valid_cells(low: Cells, high: Cells, *arrays: "CompressedArray") -> NDArray[
     return ~np.logical_or.reduce(flags) if any(flag.any() for flag in flags) else None
 
 
+def valid_values(a: "CompressedArray", low: Cells, high: Cells) -> NDArray[np.float64]:
+    """Return the values of a window that are not missing, in double precision; all of them keep their shape."""
+    values, valid = decode_window(a, low, high), valid_cells(low, high, a)
+    return values if valid is None else values[drivers_of(a._blocks).asarray(valid)]
+
+
 def decode_window(a: "CompressedArray", low: Cells, high: Cells) -> NDArray[np.float64]:
     """Return the values of the local array between two cells, in double precision; missing ones are any numbers."""
     payload: NDArray[Any] = drivers_of(a._blocks).decode(a._blocks, a._numerics, 1.0, 0.0, low, high)
     return payload.astype(np.float64) * a._factor + a._offset
+
+
+def block_rows(grid: BlockGrid, low: tuple[int, ...], high: tuple[int, ...]) -> slice:
+    """Return the blocks of a slab of whole blocks, along the first axis."""
+    side = grid.block_shape[0]
+    return slice(low[0] // side, -(-high[0] // side))
+
+
+def block_sums(grid: BlockGrid, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum over each block of a slab."""
+    for axis, side in enumerate(grid.block_shape):
+        values = np.add.reduceat(values, np.arange(0, values.shape[axis], side), axis=axis)
+    return values
+
+
+def cells_of_blocks(grid: BlockGrid) -> NDArray[np.float64]:
+    """Return how many cells each block has, of the shape of the grid of blocks."""
+    cells = np.ones(())
+    for n, side, blocks in zip(grid.shape, grid.block_shape, grid.blocks, strict=True):
+        cells = np.multiply.outer(cells, np.minimum(side, n - side * np.arange(blocks)))
+    return cells
+
+
+def block_cells(a: "CompressedArray") -> NDArray[np.float64]:
+    """Return how many cells of each block of the local array hold numbers, of the shape of the grid of blocks."""
+    cells = cells_of_blocks(a._numerics.grid)
+    if a._missing is not None:
+        for low, high in slabs(a):
+            missing = a._missing.window(low, high).astype(np.float64)
+            cells[block_rows(a._numerics.grid, low, high)] -= block_sums(a._numerics.grid, missing)
+    return cells

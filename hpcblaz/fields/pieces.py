@@ -13,7 +13,8 @@ from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import CodecError, LayoutError, ShapeError, ToleranceError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import FUZZ, SPREAD, UNDERFLOW, check_same_codec, result_dtype, value_bound
 from hpcblaz.fields.codec import grid_of
-from hpcblaz.fields.moments import check_array, check_no_missing, has_means
+from hpcblaz.fields.missing import Missing, join
+from hpcblaz.fields.moments import check_array, has_means
 from hpcblaz.fields.regroup import Part, regroup
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.window import Window
@@ -66,7 +67,6 @@ def crop(a: "CompressedArray", index: Any) -> "CompressedArray":
             raise UnsupportedOperationError(f"expected slices of step 1 to crop with, got {index!r}")
         window = Window.of(index, a.shape)
         _check_aligned(window, a)
-        check_no_missing("cropping", a)
     shape = tuple(high - low for low, high in zip(window.low, window.high, strict=True))
     parts = [(a, tuple(-low for low in window.low))]
     error = a._field_error
@@ -117,7 +117,6 @@ def concatenate(arrays: "Sequence[CompressedArray]", axis: int = 0) -> "Compress
         for number, a in enumerate(operands):
             check_array(a, f"arrays[{number}]")
         axis = _check_fitting(operands, axis)
-        check_no_missing("concatenation", *operands)
     like = max(operands, key=lambda a: a._field_error.max_abs)  # the coarsest, to whose steps others can be rounded
     largest = max(value_bound(a) + abs(a._offset) for a in operands) + abs(like._offset)
     based = [_rebased(a, like, largest) for a in operands]
@@ -261,19 +260,21 @@ def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **change
     precision = "float64" if any(a._numerics.precision == "float64" for a, _ in parts) else "float32"
     numerics = Numerics(grid_of(first.codec, local), first.codec.transform, precision)
     found: list[Part] = []
+    gaps: list[tuple[Missing | None, Cell, Cell]] = []
     exponents: list[tuple[int, int]] = []
     for a, place in parts:
         own = a.layout.offset if a.layout is not None else (0,) * a.ndim
         host = a.to_device("cpu")
         first_cell = tuple(p + o for p, o in zip(place, own, strict=True))
-        mine = (host._blocks, a._numerics, first_cell, _is_blank(host))
+        mine = (host._blocks, a._numerics, first_cell, _is_blank(host), a._missing)
         for rank in range(comm.size):
-            blocks, theirs, begin, blank = comm.broadcast(mine if comm.rank == rank else None, rank)
+            blocks, theirs, begin, blank, missing = comm.broadcast(mine if comm.rank == rank else None, rank)
             if isinstance(blocks, PackedBlocks) and not blank:
                 exponents.append((blocks.exponent, blocks.mean_exponent))
             ends = zip(begin, theirs.grid.shape, offset, local, strict=True)
             if all(max(b, o) < min(b + n, o + m) for b, n, o, m in ends):
                 found.append((blocks, theirs, begin))
+                gaps.append((missing, theirs.grid.shape, tuple(b - o for b, o in zip(begin, offset, strict=True))))
     steps = (min(e for e, _ in exponents), min(m for _, m in exponents)) if exponents else (0, 0)
     with comm.together():
         try:
@@ -283,5 +284,5 @@ def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **change
                 "expected arrays whose integers fit 32 bits with one step, got errors too different: compress those "
                 "with the smallest errors anew with larger tolerances"
             ) from None
-    result = first._replace(blocks=blocks, numerics=numerics, layout=layout, **changes)
+    result = first._replace(blocks=blocks, numerics=numerics, layout=layout, missing=join(local, gaps), **changes)
     return result if first.device == "cpu" else result.to_device("gpu")

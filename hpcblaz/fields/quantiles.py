@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import UnsupportedOperationError
-from hpcblaz.fields.moments import check_array, check_no_missing, check_values, value_rounding
-from hpcblaz.fields.ranges import block_ranges, block_values, cells_of_blocks, check_on_host
+from hpcblaz.fields.gaps import block_cells
+from hpcblaz.fields.moments import check_array, check_values, value_rounding
+from hpcblaz.fields.ranges import block_ranges, block_values, check_on_host
 from hpcblaz.fields.scalars import CertifiedFloat
 from hpcblaz.mpi import Communicator
 
@@ -31,7 +32,7 @@ def quantile(a: "CompressedArray", q: float) -> CertifiedFloat:
     Parameters
     ----------
     a : CompressedArray
-        Not empty, on the CPU, without missing values.
+        Not empty, on the CPU. Missing values are skipped.
     q : float
         From 0, the least value, to 1, the greatest.
 
@@ -45,7 +46,7 @@ def quantile(a: "CompressedArray", q: float) -> CertifiedFloat:
     ShapeError
         If the array is empty.
     UnsupportedOperationError
-        If `q` is not from 0 to 1, or the array is on a GPU or has missing values.
+        If `q` is not from 0 to 1, or the array is on a GPU.
 
     Examples
     --------
@@ -56,15 +57,15 @@ def quantile(a: "CompressedArray", q: float) -> CertifiedFloat:
     True
     """
     check_array(a, "a")
-    check_values(a, a.size, "quantile")
+    count = a.count() if a.size else 0
+    check_values(a, count, "quantile")
     if isinstance(q, bool) or not isinstance(q, numbers.Real) or not 0 <= q <= 1:
         raise UnsupportedOperationError(f"expected q to be a number from 0 to 1, got {q!r}")
     check_on_host(a, "a quantile")
-    check_no_missing("a quantile", a)
     share = Fraction(float(q)) if a._factor >= 0 else 1 - Fraction(float(q))
-    position = share * (a.size - 1)
+    position = share * (count - 1)
     below = math.floor(position)
-    low, high = _order_statistics(a, [below, min(below + 1, a.size - 1)])
+    low, high = _order_statistics(a, [below, min(below + 1, count - 1)])
     weight = float(position - below)
     value = (1 - weight) * low + weight * high
     return CertifiedFloat(a._factor * value + a._offset, a._field_error.max_abs + value_rounding(a))
@@ -76,7 +77,7 @@ def median(a: "CompressedArray") -> CertifiedFloat:
     Parameters
     ----------
     a : CompressedArray
-        Not empty, on the CPU, without missing values.
+        Not empty, on the CPU. Missing values are skipped.
 
     Returns
     -------
@@ -87,7 +88,7 @@ def median(a: "CompressedArray") -> CertifiedFloat:
 
 def _order_statistics(a: "CompressedArray", ranks: Sequence[int]) -> list[float]:
     """Return the values of the payload, in all ranks' parts, that have some ranks in ascending order."""
-    ranges, cells = block_ranges(a), cells_of_blocks(a)
+    ranges, cells = block_ranges(a), block_cells(a).ravel()
     # What has a rank among the lower (or upper) ends of all ranges bounds what has that rank among the values
     least = _search(a._comm, _counter(ranges.low, cells), ranks[0])
     most = _search(a._comm, _counter(ranges.high, cells), ranks[-1])

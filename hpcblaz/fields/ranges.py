@@ -6,7 +6,7 @@ the coefficients (Cauchy-Schwarz), because the squares of all functions of an or
 """
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hpcblaz.backend import dense
 from hpcblaz.errors import UnsupportedOperationError
 from hpcblaz.fields.codec import rounding
+from hpcblaz.fields.gaps import cells_of_blocks
 from hpcblaz.fields.moments import has_means, payload_bound, squares_are_safe
 
 if TYPE_CHECKING:
@@ -52,21 +53,12 @@ def block_ranges(a: "CompressedArray") -> BlockRanges:
     means, spread = dense.block_ranges(a._blocks, numerics)
     spread = spread * (1 + 2.0**-30) + _LEAST
     if not has_means(a):  # the identity: coefficient 0 is the first sample, and the others are samples of their own
-        first = means * np.sqrt(cells_of_blocks(a)) * (1 + 2.0**-40)
+        first = means * np.sqrt(cells_of_blocks(grid).ravel()) * (1 + 2.0**-40)
         return BlockRanges(np.minimum(first, -spread) - _LEAST, np.maximum(first, spread) + _LEAST)
     room = spread + (rounding(numerics.transform, grid.block_shape, numerics.precision) + 2.0**-40) * (
         np.abs(means) + spread
     )
     return BlockRanges(means - room, means + room)
-
-
-def cells_of_blocks(a: "CompressedArray") -> NDArray[np.float64]:
-    """Return the cells of each block of the local part, in C order."""
-    grid = a._numerics.grid
-    cells = np.ones(1)
-    for n, side, blocks in zip(grid.shape, grid.block_shape, grid.blocks, strict=True):
-        cells = np.multiply.outer(cells, np.minimum(side, n - side * np.arange(blocks))).ravel()
-    return cells
 
 
 def block_values(a: "CompressedArray", numbers: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -75,7 +67,7 @@ def block_values(a: "CompressedArray", numbers: NDArray[np.int64]) -> NDArray[np
     Cells that a partial block lacks, and missing ones, are NaN.
     """
     values = dense.decode_blocks(a._blocks, a._numerics, numbers).astype(np.float64)
-    missing: Any = getattr(a, "_missing", None)
+    missing = a._missing
     if missing is not None:
         grid = a._numerics.grid
         for row, place in zip(values, np.stack(np.unravel_index(numbers, grid.blocks), axis=1), strict=True):

@@ -83,22 +83,6 @@ def test_the_first_of_equal_values() -> None:
     assert hb.argmax(b) == hb.argmin(b) == (0, 0)
 
 
-def test_missing_values_are_skipped() -> None:
-    class Missing:
-        def window(self, low: tuple[int, ...], high: tuple[int, ...]) -> Any:
-            return missing[tuple(slice(o, h) for o, h in zip(low, high, strict=True))]
-
-    x = oracles.field("noise", (21, 30), 3).astype(np.float32)
-    missing = x > 1.5
-    missing[:9, :9] = True
-    a = hb.compress(x, tolerance=1e-3, codec=oracles.DCT_2D.codec)
-    a._missing = Missing()
-    oracles.assert_holds(hb.max(a), x[~missing].max())
-    oracles.assert_holds(hb.min(a), x[~missing].min())
-    with pytest.raises(UnsupportedOperationError, match="expected arrays without missing values for a quantile"):
-        hb.median(a)
-
-
 def test_values_whose_squares_vanish() -> None:
     x = 1e-170 * oracles.field("noise", (32, 32), 1)
     a = hb.compress(x, tolerance=1e-174, codec=oracles.DCT_2D_DOUBLE.codec)

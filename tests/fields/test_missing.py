@@ -245,6 +245,48 @@ def test_a_mask_takes_little() -> None:
     assert hb.compress(x, tolerance=0.1).nbytes <= hb.compress(np.nan_to_num(x), tolerance=0.1).nbytes + 300
 
 
+@settings(max_examples=20)
+@given(data=st.data())
+def test_order_norms_and_counts_skip_them(data: st.DataObject) -> None:
+    x, flags = data.draw(gappy(oracles.DCT_2D))
+    a = compressed(oracles.DCT_2D, x, flags)
+    valid = oracles.exact(x[~flags])
+    if not valid.size:
+        for function in (hb.max, hb.median, lambda b: hb.histogram(b, 5)):
+            with pytest.raises(ShapeError, match="expected an array with values"):
+                function(a)
+        assert hb.norm(a, order=1) == hb.norm(a, order=math.inf) == 0
+        return
+    oracles.assert_holds(hb.max(a), valid.max())
+    oracles.assert_holds(hb.min(a), valid.min())
+    assert not flags[hb.argmax(a)]
+    for q in (0.0, 0.3, 0.5, 1.0):
+        oracles.assert_holds(hb.quantile(a, q), np.quantile(valid, q))
+    oracles.assert_holds(hb.norm(a, order=1), np.abs(valid).sum())
+    oracles.assert_holds(hb.norm(a, order=3), (np.abs(valid) ** 3).sum() ** (1 / np.longdouble(3)))
+    oracles.assert_holds(hb.norm(a, order=math.inf), np.abs(valid).max())
+    found = hb.histogram(a, 7)
+    exact, _ = np.histogram(valid.astype(np.float64), found.edges)
+    assert ((found.low <= exact) & (exact <= found.high)).all()
+    assert found.high.sum() <= 7 * valid.size
+
+
+def test_pieces_and_combinations_keep_them() -> None:
+    x = oracles.field("noise", (48, 40)).astype(np.float32)
+    x[3:20, 5:18], x[30, 2:9], x[41, 30], x[0, 0] = -9999, np.nan, -np.inf, np.inf
+    a = hb.compress(x, fill_value=-9999, tolerance=1e-2, codec=oracles.DCT_2D.codec)
+    y = a.decompress()
+    np.testing.assert_array_equal(hb.crop(a, np.s_[8:32, 16:]).decompress(), y[8:32, 16:])
+    np.testing.assert_array_equal(hb.concatenate([a, a]).decompress(), np.concatenate([y, y]))
+    np.testing.assert_array_equal(hb.concatenate([a, a], axis=1).missing(), np.hstack([a.missing()] * 2))
+    b = hb.compress(x[::-1, ::-1].copy(), fill_value=-9999, tolerance=1e-2, codec=oracles.DCT_2D.codec)
+    found, expected = hb.linear_combination([2.0, -3.0], [a, b]), 2.0 * a - 3.0 * b
+    np.testing.assert_array_equal(found.missing(), expected.missing())
+    gaps = found.missing()
+    np.testing.assert_array_equal(found.decompress()[gaps], expected.decompress()[gaps])
+    np.testing.assert_allclose(found.decompress()[~gaps], expected.decompress()[~gaps], atol=0.1)
+
+
 def _cells(flags: oracles.Array) -> CellSet:
     return CellSet.of(flags)
 
