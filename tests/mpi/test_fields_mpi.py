@@ -63,7 +63,7 @@ def test_missing_cells_are_those_of_one_rank(comm: Communicator, case: oracles.C
             assert (c.count(), d.count(), (c + d).count()) == (a.count(), b.count(), (a + b).count())
             for serial, split in zip(numbers(a, b), numbers(c, d), strict=True):
                 np.testing.assert_allclose(split[0], serial[0], rtol=1e-6, atol=1e-6)
-                np.testing.assert_allclose(split[1], serial[1], rtol=0.1, atol=1e-6)
+                np.testing.assert_allclose(split[1], serial[1], rtol=0.5, atol=1e-6)  # fillings differ
             np.testing.assert_array_equal(c[1:, 2:30], a[1:, 2:30])
 
 
