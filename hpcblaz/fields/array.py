@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, NoReturn, overload
@@ -14,10 +14,11 @@ from hpcblaz.backend import gpu
 from hpcblaz.backend.dispatch import choose_device, drivers_of
 from hpcblaz.backend.payload import Blocks, Numerics
 from hpcblaz.errors import DtypeError, UnsupportedOperationError
-from hpcblaz.fields import arithmetic, blockwise, protocols, statistics
+from hpcblaz.fields import blockwise, statistics
 from hpcblaz.fields.blockwise import BlockField
 from hpcblaz.fields.codec import UNIT_ROUNDOFF, Codec, half_unit
 from hpcblaz.fields.missing import Missing
+from hpcblaz.fields.operators import Operators
 from hpcblaz.fields.reductions import Axes
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
@@ -25,7 +26,7 @@ from hpcblaz.fields.window import Window
 from hpcblaz.mpi import Communicator, Layout, communicator
 
 
-class CompressedArray:
+class CompressedArray(Operators):
     """A field of 1 to 4 axes, compressed, with bounds of its error; what :func:`hpcblaz.compress` returns.
 
     The field is ``factor * payload + offset``: the payload are integer coefficients of blocks, and scalar arithmetic
@@ -62,8 +63,6 @@ class CompressedArray:
     >>> bool(abs(float(m) - (2 * x.astype(float) + 1).mean()) <= m.error)
     True
     """
-
-    __hash__ = object.__hash__
 
     def __init__(
         self,
@@ -374,84 +373,6 @@ class CompressedArray:
             f"ratio={self.ratio:.3g}, max_abs_error={self.error.max_abs:.3g}{place})"
         )
 
-    # NumPy's protocols
-
-    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
-        """Do what a ufunc of NumPy does; see :func:`hpcblaz.apply`."""
-        return protocols.ufunc(ufunc, method, inputs, options)
-
-    def __array_function__(
-        self, function: Callable[..., Any], types: Any, arguments: tuple[Any, ...], options: dict[str, Any]
-    ) -> Any:
-        """Do what a function of NumPy does, if it is one that compressed arrays have."""
-        return protocols.function(function, arguments, options)
-
-    def __dlpack__(self, **options: Any) -> Any:
-        """Decompress, and hand the values to another library."""
-        return self.decompress().__dlpack__(**options)
-
-    def __dlpack_device__(self) -> tuple[int, int]:
-        """Say where the decompressed values will be, as DLPack numbers devices."""
-        kind, _, number = self.device.partition(":")
-        return (1, 0) if kind == "cpu" else (2, int(number or 0))
-
-    # Arithmetic
-
-    def __neg__(self) -> "CompressedArray":
-        return arithmetic.scale(self, -1.0, arithmetic.result_dtype(self, -1.0))
-
-    def __pos__(self) -> "CompressedArray":
-        return self
-
-    def __abs__(self) -> Any:
-        return np.absolute(self)
-
-    def __add__(self, other: Any) -> Any:
-        return np.add(self, other) if _is_plain(other) else self._sum(other, 1.0, 1.0)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Any:
-        return np.subtract(self, other) if _is_plain(other) else self._sum(other, 1.0, -1.0)
-
-    def __rsub__(self, other: Any) -> Any:
-        return np.subtract(other, self) if _is_plain(other) else self._sum(other, -1.0, 1.0)
-
-    def _sum(self, other: Any, weight: float, weight_of_other: float) -> "CompressedArray":
-        return arithmetic.add(self, other, weight, weight_of_other)
-
-    def __mul__(self, other: Any) -> Any:
-        return np.multiply(self, other) if _is_field(other) else arithmetic.multiply(self, other)
-
-    __rmul__ = __mul__
-
-    def __truediv__(self, other: Any) -> Any:
-        return np.divide(self, other) if _is_field(other) else arithmetic.divide(self, other)
-
-    def __rtruediv__(self, other: Any) -> Any:
-        return np.divide(other, self)
-
-    def __pow__(self, other: Any) -> Any:
-        return np.square(self) if np.ndim(other) == 0 and other == 2 else np.power(self, other)
-
-    def __lt__(self, other: Any) -> Any:
-        return np.less(self, other)
-
-    def __le__(self, other: Any) -> Any:
-        return np.less_equal(self, other)
-
-    def __gt__(self, other: Any) -> Any:
-        return np.greater(self, other)
-
-    def __ge__(self, other: Any) -> Any:
-        return np.greater_equal(self, other)
-
-    def __eq__(self, other: Any) -> Any:
-        return np.equal(self, other)
-
-    def __ne__(self, other: Any) -> Any:
-        return np.not_equal(self, other)
-
     # Statistics
 
     @overload
@@ -493,12 +414,3 @@ class CompressedArray:
     def block_std(self) -> BlockField:
         """Return the standard deviation within each block of this rank."""
         return blockwise.block_standard_deviation(self)
-
-
-def _is_plain(other: Any) -> bool:
-    """Say whether an operand is an array that is not compressed."""
-    return not arithmetic.is_array(other) and hasattr(other, "shape") and np.ndim(other) > 0
-
-
-def _is_field(other: Any) -> bool:
-    return arithmetic.is_array(other) or _is_plain(other)
