@@ -10,6 +10,7 @@ executed from it.
 """
 
 import atexit
+import fcntl
 import hashlib
 import importlib
 import importlib.util
@@ -21,14 +22,18 @@ import stat
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import llvmlite
 import llvmlite.binding
 import numba
 import numpy as np
+from numba.core.dispatcher import Dispatcher
 
 from hpcblaz import bodies
 from hpcblaz.backend.generate import columns_source, transforms_source
@@ -48,7 +53,7 @@ _lock = threading.RLock()
 Sides = tuple[int, int, int, int]
 
 
-def kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> ModuleType:
+def kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> Any:
     """Return the specialised copy of a template for the CPU.
 
     Parameters
@@ -66,21 +71,59 @@ def kernel(template: str, sides: Sides, transform: str, precision: str, form: st
 
     Returns
     -------
-    module
+    object
         Its compiled functions are the template's.
     """
     with _lock:
         return _kernel(template, sides, transform, precision, form)
 
 
+class _OneAtATime:
+    """The compiled functions of a module. What a first call compiles, only one process of a machine compiles.
+
+    The others wait, and load it from the cache: the ranks of a job would otherwise all compile the same, on the cores
+    that one of them could have.
+    """
+
+    def __init__(self, module: ModuleType, lock: Path) -> None:
+        self._module = module
+        self._lock = lock
+        self._guard = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self._module, name)
+
+        def first(*arguments: Any) -> Any:
+            with self._guard:
+                if name not in self.__dict__:
+                    with _alone(self._lock):
+                        result = function(*arguments)
+                    setattr(self, name, function)
+                    return result
+            return function(*arguments)
+
+        return first if isinstance(function, Dispatcher) else function
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep other processes out of a ``with`` block, where the file system can; a killed process keeps nobody out."""
+    with ExitStack() as stack:
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            stack.callback(os.close, descriptor)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
 @cache
-def _kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> ModuleType:
+def _kernel(template: str, sides: Sides, transform: str, precision: str, form: str) -> _OneAtATime:
     name = f"{transform}_{'x'.join(map(str, sides))}_{precision}_{form}"
     generated = {
         "constants": _constants(sides, transform, precision, form),
         "transforms": transforms_source(transform, sides),
     }
-    return _module(template, name, _TEMPLATES, generated)
+    return _OneAtATime(_module(template, name, _TEMPLATES, generated), _folder() / name / "lock")
 
 
 def cuda_kernel(

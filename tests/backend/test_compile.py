@@ -56,6 +56,14 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert files(tmp_path) == before
 
 
+def test_one_of_several_processes_compiles(tmp_path: Path) -> None:
+    processes = [start(HPCBLAZ_CACHE_DIR=str(tmp_path), NUMBA_DEBUG_CACHE="1") for _ in range(3)]
+    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    saved = [output.count("data saved to") for output in outputs]
+    assert sorted(map(bool, saved)) == [False, False, True]
+    assert [output.count("data loaded from") > 0 for output in outputs] == [not count for count in saved]
+
+
 def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
     folders = {finish(process) for process in [start(HPCBLAZ_CACHE_DIR=str(tmp_path)) for _ in range(3)]}
     assert len(folders) == 1
