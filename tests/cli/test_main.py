@@ -143,7 +143,8 @@ def test_statistics_of_one_array(capsys: Output, folder: Path) -> None:
     for argv in (["x.hbz"], ["x.npy", "--relative", "1e-3"], ["x.f32", "--shape", "12,9,10", "--tolerance", "0.1"]):
         found = run_json(capsys, "stats", *argv)
         assert list(found) == ["arrays", "statistics", "ranks"]
-        assert list(found["arrays"][0]) == ["file", "shape", "dtype", "payload_bytes", "ratio", "max_abs_error"]
+        keys = ["file", "shape", "dtype", "payload_bytes", "ratio", "max_abs_error", "missing"]
+        assert list(found["arrays"][0]) == keys
         assert list(found["statistics"]) == list(truth)
         for name, answer in found["statistics"].items():
             assert list(answer) == ["value", "error", "seconds", "unavailable"]
