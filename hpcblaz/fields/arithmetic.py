@@ -47,8 +47,9 @@ def real(value: Any, operation: str) -> float:
     except OverflowError:
         number = math.inf
     except (TypeError, ValueError):
+        shown = repr(value) if np.isscalar(value) or value is None else type(value).__name__
         raise UnsupportedOperationError(
-            f"expected a real number or a CompressedArray to {operation}, got {value!r}"
+            f"expected a real number or a CompressedArray to {operation}, got {shown}"
         ) from None
     if not math.isfinite(number):
         raise UnsupportedOperationError(f"expected a finite number to {operation}, got {number}")
