@@ -139,7 +139,7 @@ class FieldCodec(ArrayBytesCodec):
         BlockGrid(extents, with_block_shape(self.codec, len(extents)).block_shape or ())
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Raise NotImplementedError: it depends on the values."""
+        """Raise NotImplementedError, as Zarr asks of codecs whose size depends on the values."""
         raise NotImplementedError
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
