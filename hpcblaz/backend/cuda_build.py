@@ -12,7 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -198,8 +198,3 @@ def _assemble(ptx: str, architecture: Architecture) -> tuple[bytes, str]:
     finally:
         nvjitlink.destroy(handle)
     return bytes(cubin), log.rstrip(b"\0").decode(errors="replace")
-
-
-def facts_of(code: CudaCode) -> dict[str, Any]:
-    """Return what is known of a kernel's code, for tables."""
-    return {name: value for name, value in asdict(code).items() if name not in ("path", "entry")}

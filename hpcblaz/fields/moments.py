@@ -96,7 +96,7 @@ def relative_rounding(*arrays: "CompressedArray") -> float:
 
 def check_no_missing(operation: str, *arrays: "CompressedArray") -> None:
     """Raise UnsupportedOperationError if an array has missing values, which its coefficients know nothing of."""
-    if any(getattr(a, "_missing", None) is not None for a in arrays):
+    if any(a._missing is not None for a in arrays):
         raise UnsupportedOperationError(
             f"expected arrays without missing values for {operation}, got some: decompress, and use NumPy's functions "
             "for them"
