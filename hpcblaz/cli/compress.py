@@ -11,19 +11,18 @@ from hpcblaz.cli.console import (
     Progress,
     add_device,
     add_target,
+    compress_field,
     file_size,
     integers,
     layout_for,
     number,
     seconds,
-    slices_of,
     target,
 )
 from hpcblaz.errors import CodecError, ConfigurationError
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
-from hpcblaz.fields.compress import compress
 from hpcblaz.fields.converting import convert
-from hpcblaz.fields.open_field import folder_size, has_variables, open_field, plain
+from hpcblaz.fields.open_field import folder_size, open_field, plain
 from hpcblaz.mpi import world
 
 
@@ -68,22 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     with comm.together():
         field = open_field(arguments.input, next(iter(arguments.variable), None), arguments.shape)
         layout = layout_for(comm, field.shape, codec.block_shape)
-        own = field if layout is None and has_variables(arguments.input) else field[slices_of(field.shape, layout)]
         input_bytes = math.prod(field.shape) * field.dtype.itemsize
-    progress = Progress(comm, f"compressing {arguments.input}")
     begin = time.perf_counter()
-    try:
-        a = compress(
-            own,
-            codec=codec,
-            layout=layout,
-            fill_value=field.fill_value,
-            device=arguments.device,
-            progress=progress,
-            **target(arguments),
-        )
-    finally:
-        progress.close()
+    a = compress_field(arguments.input, field, codec, layout, arguments, comm)
     took = seconds(comm, begin)
     a.save(arguments.output, attributes=plain(field.attributes, finite=True))
     size = file_size(arguments.output, comm)

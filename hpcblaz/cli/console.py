@@ -17,9 +17,10 @@ from hpcblaz.backend.dispatch import DEVICES
 from hpcblaz.errors import ConfigurationError, StorageError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.atomic import storage_errors
+from hpcblaz.fields.codec import Codec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.fileformat import MAGIC
-from hpcblaz.fields.open_field import has_variables, is_store, open_field
+from hpcblaz.fields.open_field import Field, has_variables, is_store, open_field
 from hpcblaz.fields.storage import load
 from hpcblaz.fields.storage import open as open_compressed
 from hpcblaz.fields.views import FieldView
@@ -187,11 +188,6 @@ def layout_for(comm: Communicator, shape: tuple[int, ...], block_shape: tuple[in
     return None if comm.size == 1 else Layout(shape, comm, block_shape=block_shape)
 
 
-def slices_of(shape: tuple[int, ...], layout: Layout | None) -> tuple[slice, ...]:
-    """Return the slices of this rank's part of a field."""
-    return tuple(slice(0, n) for n in shape) if layout is None else layout.slices
-
-
 def read_field(
     path: str, arguments: argparse.Namespace, console: Console, partner: CompressedArray | None = None
 ) -> CompressedArray:
@@ -227,7 +223,21 @@ def read_field(
         layout = layout_for(comm, field.shape, codec.block_shape if codec is not None else None)
         if partner is not None and partner.layout is not None and partner.shape == field.shape:
             layout = partner.layout
-        own = field if layout is None and has_variables(path) else field[slices_of(field.shape, layout)]
+    return compress_field(path, field, codec, layout, arguments, comm)
+
+
+def compress_field(
+    path: str,
+    field: Field,
+    codec: Codec | None,
+    layout: Layout | None,
+    arguments: argparse.Namespace,
+    comm: Communicator,
+) -> CompressedArray:
+    """Compress a field of a file as the options say, and show how far that is; a collective call."""
+    with comm.together():
+        slices = tuple(slice(0, n) for n in field.shape) if layout is None else layout.slices
+        own = field if layout is None and has_variables(path) else field[slices]  # a whole variable is read by slabs
     progress = Progress(comm, f"compressing {path}")
     try:
         return compress(
