@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend import gpu
+from hpcblaz.backend.compile import kernel
 from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks, Progress
 from hpcblaz.backend.threads import map_ranges, thread_count
 from hpcblaz.bodies.records import TILE, header_limit
@@ -370,9 +371,14 @@ def combine_fixed(
 
 def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | None:
     """Return the least and greatest value of a contiguous, non-empty array; None if not all are finite."""
-    integer = np.int32 if numerics.dtype.itemsize == 4 else np.int64
+    return scan(x)
+
+
+def scan(x: NDArray[Any]) -> tuple[float, float] | None:
+    """Return what :func:`value_range` does, of an array of float32 or float64."""
+    integer = np.int32 if x.dtype.itemsize == 4 else np.int64
     bits = _read_only(x).view(integer)
-    module = numerics.kernel("scan", "packed")
+    module = kernel("scan", (1, 1, 1, 1), "identity", x.dtype.name, "packed")
 
     def work(start: int, stop: int) -> tuple[int, int]:
         least, most = module.scan(bits, start, stop)
@@ -380,7 +386,7 @@ def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | No
 
     found = map_ranges(work, len(bits), 1 << 18)
     keys: NDArray[Any] = np.array([min(least for least, _ in found), max(most for _, most in found)], integer)
-    values = np.where(keys < 0, keys ^ np.iinfo(integer).max, keys).view(numerics.dtype)
+    values = np.where(keys < 0, keys ^ np.iinfo(integer).max, keys).view(x.dtype)
     if not np.isfinite(values).all():
         return None
     return float(values[0]), float(values[1])
