@@ -18,7 +18,8 @@ NEAR = 0.5 + 2.0**-6  # of a step: how far off the multiple that is found can be
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _PIECE = 1 << 18  # values of a message, 1 MiB of float32: long for the wire, short for the cache
 _SMALL_PIECE = 1 << 15
-_FEW_MESSAGES = 1 << 18  # bytes: of arrays up to it, few messages matter more than few bytes
+_SHORT = 1 << 18  # bytes of an array, and of a rank's share of it, below which few messages matter more than few bytes
+_SHORT_SHARE = 1 << 17
 _MOST_STRIDE = 1 << 20
 
 
@@ -174,9 +175,10 @@ def half_unit(dtype: np.dtype[Any], largest: float) -> float:
     return 0.5 * float(np.spacing(dtype.type(largest))) * (1 + 2.0**-10)
 
 
-def choose_algorithm(wanted: str | None, nbytes: int) -> str:
-    """Return the algorithm for an array of so many bytes: few messages for short ones, few bytes for long ones."""
-    return wanted or ("halving" if nbytes <= _FEW_MESSAGES else "ring")
+def choose_algorithm(wanted: str | None, nbytes: int, ranks: int) -> str:
+    """Return the algorithm for an array of so many bytes: few messages for short ones, short ways for long ones."""
+    short = nbytes <= _SHORT or nbytes < _SHORT_SHARE * ranks
+    return wanted or ("halving" if short else "ring")
 
 
 def stride_sets(shape: tuple[int, ...], segment: int) -> list[tuple[int, ...]]:

@@ -153,7 +153,7 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
         own = 0 if part.report.shape is None else part.report.shape[0]
         rows = yield from channels.gather(channels.begin, np.array([float(own)]))
     itemsize = common.dtype.itemsize
-    algorithm = agreement.choose_algorithm(common.algorithm, itemsize * math.prod(common.shape))
+    algorithm = agreement.choose_algorithm(common.algorithm, itemsize * math.prod(common.shape), part.comm.size)
     way = _way(part.report, common, algorithm, part.comm, rows)
     plan = agreement.plan(common, way.terms)
     segment = max((stop - start for start, stop in way.segments), default=0)

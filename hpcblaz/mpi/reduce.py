@@ -21,6 +21,9 @@ __all__ = [
 ]  # fmt: skip
 
 
+_PATIENCE = 100  # looks for messages, some microseconds each, before the core is offered to others
+
+
 class Pending:
     """An operation that goes on while its rank does other things, whenever a method of a pending operation is called.
 
@@ -46,9 +49,11 @@ class Pending:
             What the operation has to say, on every rank.
         """
         if self._running is not None and self._result is None:
+            idle = 0
             while not self._running.finished:
-                if not self._running.channels.advance():
-                    time.sleep(0)
+                idle = 0 if self._running.channels.advance() else idle + 1
+                if idle > _PATIENCE:
+                    time.sleep(0)  # ranks may have to share a core
             if self._running.error is not None:
                 raise self._running.error
             self._result = self._running.result
