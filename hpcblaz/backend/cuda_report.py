@@ -44,7 +44,11 @@ KERNELS = (
     ("fixed", "encode_fixed", "fixed", "samples"),
     ("fixed", "combine_fixed", "fixed", "both"),
     ("scan", "scan", "packed", ""),
+    ("quantised", "measure_sums", "packed", ""),
+    ("quantised", "write_sums", "packed", ""),
+    ("quantised", "unpack_sums", "packed", ""),
 )
+_WITHOUT_BLOCKS = ("sums", "scan", "measure_sums", "write_sums", "unpack_sums")  # one thread a tile, value or group
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,9 @@ def arguments(name: str, precision: str, form: str, index_dtype: str = "int8") -
         "encode_fixed": (reals, longs, table, table, *span, matrices, double, double, *indices, doubles, reals),
         "combine_fixed": (*source, double, *source, double, table, *span, double, *indices, doubles, ints),
         "scan": (array(f"int{precision[5:]}"),) * 2,
+        "measure_sums": (ints, integer, integer, longs),
+        "write_sums": (ints, integer, integer, longs, words),
+        "unpack_sums": (words, longs, integer, integer, integer, ints),
     }[name]  # fmt: skip
 
 
@@ -126,8 +133,8 @@ def specialisations(shapes: tuple[Sides, ...] = SHAPES[:1]) -> list[Specialisati
     for architecture, sides, precision in itertools.product(ARCHITECTURES, shapes, ("float32", "float64")):
         for in_registers in (True, False) if fits_registers(sides) else (False,):
             for template, name, form, columns in KERNELS:
-                # One thread a tile or a value: the same code wherever blocks are kept
-                alike = name in ("sums", "scan") and not in_registers and fits_registers(sides)
+                # The same code wherever blocks are kept
+                alike = name in _WITHOUT_BLOCKS and not in_registers and fits_registers(sides)
                 if not alike and (name != "decode" or in_registers):
                     found.append(
                         Specialisation(template, name, form, columns, sides, precision, in_registers, architecture)

@@ -5,7 +5,7 @@ sound, the lengths of its records, and the records. docs/collectives.md describe
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,8 +71,36 @@ def extent(x: NDArray[Any]) -> tuple[float, float] | None:
     return cpu.scan(x if x.dtype.itemsize >= 4 else x.astype(np.float32))
 
 
-def sampled_bits(x: NDArray[Any], step: float, sets: Sequence[Sequence[int]]) -> tuple[float, ...]:
-    """Return about how many bits a value takes as differences over each set of strides, by some of the values."""
+def empty(shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
+    """Return an array in host memory."""
+    return np.empty(shape, dtype)
+
+
+def flat(x: NDArray[Any]) -> NDArray[Any]:
+    """Return the values of an array one after the other, in the machine's byte order."""
+    return np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C").reshape(-1)
+
+
+def strange(x: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the places and the values of what is not finite."""
+    places = np.flatnonzero(~np.isfinite(x))
+    return places, x[places]
+
+
+def _take(x: NDArray[Any], places: NDArray[np.int64]) -> NDArray[Any]:
+    return x[places]
+
+
+def sampled_bits(
+    x: Any,
+    step: float,
+    sets: Sequence[Sequence[int]],
+    take: Callable[[Any, NDArray[np.int64]], NDArray[Any]] = _take,
+) -> tuple[float, ...]:
+    """Return about how many bits a value takes as differences over each set of strides, by some of the values.
+
+    `take` brings values of some places of `x` to host memory.
+    """
     longest = max((sum(strides) for strides in sets), default=0)
     if len(x) <= longest:
         return (0.0,) * len(sets)
@@ -85,7 +113,7 @@ def sampled_bits(x: NDArray[Any], step: float, sets: Sequence[Sequence[int]]) ->
         terms = [(1, 0)]
         for stride in strides:
             terms += [(-sign, shift + stride) for sign, shift in terms]
-        q = sum(sign * np.rint(x[places - shift].astype(np.float64) / step) for sign, shift in terms)
+        q = sum(sign * np.rint(take(x, places - shift).astype(np.float64) / step) for sign, shift in terms)
         found.append(float(np.log2(1 + 2 * np.abs(q)).mean()))
     return tuple(found)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import gpu, quantised
+from hpcblaz.backend import gpu, gpu_quantised, quantised
 from hpcblaz.bodies.sums import TILE
 from hpcblaz.errors import CommunicatorError, ConfigurationError, DtypeError, ShapeError, ToleranceError
 from hpcblaz.mpi import agreement, schedules
@@ -69,10 +69,10 @@ class Part:
         comm: Communicator,
     ) -> None:
         self.comm = comm
-        self.on_gpu = gpu.is_device_array(array)
+        self.backend: Any = gpu_quantised if gpu.is_device_array(array) else quantised
         self.error: BaseException | None = None
-        self.values: NDArray[Any] | None = None
-        self.original: NDArray[Any] = np.empty(0)
+        self.values: Any = None
+        self.original: Any = None
         self.strange: Strange = (np.empty(0, np.int64), np.empty(0))
         self.report = Report(kind, 0, None, None, None, failed=True)
         try:
@@ -99,33 +99,28 @@ class Part:
         """Read the array, and return the report with what it is like."""
         if isinstance(array, np.ma.MaskedArray):
             raise DtypeError("array: expected one without a mask, got a masked array: fill it, for example with 0")
-        x = gpu.asnumpy(array) if self.on_gpu else np.asarray(array)
+        x = gpu.asarray(array) if self.backend is gpu_quantised else np.asarray(array)
         if x.dtype.kind != "f" or x.dtype.itemsize > 8:
             raise DtypeError(f"array: expected float16, float32 or float64, got {x.dtype}: convert it")
         if x.ndim > MOST_AXES or (x.ndim == 0 and report.kind in ("reduce_scatter", "allgather")):
             raise ShapeError(f"array: expected 1 to {MOST_AXES} axes, got {x.ndim}: reshape it")
-        self.original = np.asarray(x, dtype=x.dtype.newbyteorder("="), order="C")
-        values = self.original.reshape(-1)
-        extent = quantised.extent(values)
+        values = self.backend.flat(x)
+        self.original = values.reshape(x.shape)
+        extent = self.backend.extent(values)
         if extent is None:
-            places = np.flatnonzero(~np.isfinite(values))
-            self.strange = (places, values[places])
+            self.strange = self.backend.strange(values)
             values = values.copy()
-            values[places] = 0
-            extent = quantised.extent(values) or (0.0, 0.0)
+            values[self.strange[0]] = 0
+            extent = self.backend.extent(values) or (0.0, 0.0)
         self.values = values
         bits: tuple[float, ...] = ()
         sets = agreement.stride_sets(x.shape, values.size // self.comm.size)
         if extent[0] < extent[1] and values.size >= TILE:
-            bits = quantised.sampled_bits(values, (extent[1] - extent[0]) / _SAMPLE_STEPS, sets)
+            bits = self.backend.sampled_bits(values, (extent[1] - extent[0]) / _SAMPLE_STEPS, sets)
         return Report(
             report.kind, report.root, report.algorithm, report.tolerance, report.relative, x.shape, values.dtype,
             extent, bool(len(self.strange[0])), bits,
         )  # fmt: skip
-
-    def placed(self, values: NDArray[Any]) -> Any:
-        """Return a result where the input was."""
-        return gpu.asarray(values) if self.on_gpu else values
 
 
 @dataclass(frozen=True)
@@ -159,8 +154,9 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
     segment = max((stop - start for start, stop in way.segments), default=0)
     sets = agreement.stride_sets(common.shape, math.prod(common.shape) // part.comm.size)
     strides = sets[int(np.argmin(common.bits[: len(sets)]))]
-    out = np.empty(math.prod(way.shape), common.dtype)
+    out = part.backend.empty((math.prod(way.shape),), common.dtype)
     pipeline = Pipeline(
+        part.backend,
         channels.begin,
         channels.mpi,
         channels.next_tag(),
@@ -186,7 +182,7 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
     sent = pipeline.values_sent * itemsize
     max_abs, l2 = _bounds(errors, plan, way.terms, max((stop for _, stop in way.segments), default=0))
     return Reduction(
-        part.placed(out.reshape(way.shape)),
+        out.reshape(way.shape),
         max_abs,
         l2,
         algorithm,
@@ -237,7 +233,7 @@ def _bounds(errors: NDArray[np.float64], plan: Plan, terms: int, cells: int) -> 
     return max_abs + plan.rounding, l2 + plan.rounding * math.sqrt(cells)
 
 
-def _place_strange(end: Communicator, part: Part, way: _Way, out: NDArray[Any]) -> None:
+def _place_strange(end: Communicator, part: Part, way: _Way, out: Any) -> None:
     """Write what is not finite: the sums of what the ranks have there."""
     given = end.gather_objects((part.strange[0] + way.first, part.strange[1].astype(np.float64)))
     origin = min((way.segments[segment][0] for segment in way.wanted), default=0)
@@ -248,4 +244,5 @@ def _place_strange(end: Communicator, part: Part, way: _Way, out: NDArray[Any]) 
     sums = np.zeros(len(where))
     with np.errstate(invalid="ignore"):
         np.add.at(sums, number, values[inside])
-    out[where] = sums.astype(out.dtype)
+    if len(where):
+        out[where] = part.backend.flat(sums.astype(out.dtype))

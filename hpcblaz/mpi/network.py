@@ -1,6 +1,6 @@
 """Hosts of one machine with links of a limited bandwidth between them: network namespaces of Linux."""
 
-import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def hosts(count: int, gigabits: float) -> Iterator[list[Host]]:
     """
     if shutil.which("ip") is None or shutil.which("tc") is None:
         raise ConfigurationError("expected the commands ip and tc, got none: install iproute2")
-    name = f"hpcblaz{os.getpid()}"
+    name = f"hpcblaz-{secrets.token_hex(4)}"
     switch = f"{name}s"
     rate = f"{round(1000 * gigabits)}mbit"
     with ExitStack() as stack:

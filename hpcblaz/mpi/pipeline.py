@@ -5,11 +5,10 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hpcblaz.backend import quantised
 from hpcblaz.backend.payload import SPARE_WORDS
-from hpcblaz.backend.quantised import Integers, Words
+from hpcblaz.backend.quantised import Words
 from hpcblaz.errors import PeerError
 from hpcblaz.mpi.agreement import Plan
 from hpcblaz.mpi.schedules import Operation
@@ -28,6 +27,8 @@ class Pipeline:
 
     Parameters
     ----------
+    backend : module
+        :mod:`hpcblaz.backend.quantised`, or the drivers of a GPU: where `values` and `out` are.
     comm : mpi4py.MPI.Comm
     mpi : module
         ``mpi4py.MPI``.
@@ -38,11 +39,11 @@ class Pipeline:
         First value and end of each segment of the flat array.
     piece : int
         Values of a message.
-    values : numpy.ndarray or None
+    values : array or None
         This rank's values, one axis; None if it gives none.
     first : int
         Where they begin in the flat array.
-    out : numpy.ndarray
+    out : array
         Where results go, one axis.
     wanted : collection of int
         The segments whose results this rank wants; they are written from the first value of the first one on.
@@ -53,6 +54,7 @@ class Pipeline:
 
     def __init__(
         self,
+        backend: Any,
         comm: Any,
         mpi: Any,
         tag: int,
@@ -60,14 +62,14 @@ class Pipeline:
         program: Sequence[Operation],
         segments: Sequence[Span],
         piece: int,
-        values: NDArray[Any] | None,
+        values: Any | None,
         first: int,
-        out: NDArray[Any],
+        out: Any,
         wanted: Collection[int],
         plan: Plan,
         strides: Sequence[int],
     ) -> None:
-        self._comm, self._mpi, self._tag = comm, mpi, tag
+        self._backend, self._comm, self._mpi, self._tag = backend, comm, mpi, tag
         self._values, self._first, self._out = values, first, out
         self._plan, self._strides = plan, strides
         pieces = [[(at, min(stop, at + piece)) for at in range(start, stop, piece)] for start, stop in segments]
@@ -94,10 +96,10 @@ class Pipeline:
         largest = max((stop - start for own in pieces for start, stop in own), default=0)
         self._capacity = quantised.most_words(largest)
         self._pool: list[Words] = []
-        self._integers = np.empty(largest, np.int32)
-        self._scratch = np.empty((2, largest), np.int32)
+        self._integers = backend.empty((largest,), np.int32)
+        self._scratch = backend.empty((2, largest), np.int32)
         self._messages: dict[Span, tuple[Words, int]] = {}
-        self._sums: dict[Span, Integers] = {}
+        self._sums: dict[Span, Any] = {}
         self._posted: list[tuple[Any, Words]] = []
         self._sent: list[tuple[Any, Words]] = []
         self._next_send = self._next_receive = 0
@@ -193,7 +195,7 @@ class Pipeline:
         last = span in self._wanted and not self._left_to_receive[span]
         if receive.adds:
             q = self._sums.pop(span) if span in self._sums else self._own(span)
-            quantised.unpack(buffer, self._strides, q, True, self._scratch)
+            self._backend.unpack(buffer, self._strides, q, True, self._scratch)
             if later is not None and later.sends:
                 self._pack(span, q)
             elif later is not None:
@@ -201,7 +203,7 @@ class Pipeline:
         else:
             q = self._integers[: span[1] - span[0]]
             if last:
-                quantised.unpack(buffer, self._strides, q, False, self._scratch)
+                self._backend.unpack(buffer, self._strides, q, False, self._scratch)
             if later is not None:
                 self._messages[span] = (buffer, length)
         if last:
@@ -218,24 +220,24 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         self.error, self._broken = error, True
 
-    def _own(self, span: Span) -> Integers:
+    def _own(self, span: Span) -> Any:
         """Return the integers of this rank's values; they are there until the next piece is computed on."""
         start, stop = (cell - self._first for cell in span)
         q = self._integers[: stop - start]
         if self._values is None:
             raise PeerError(f"expected values from {start} to {stop} from a peer, got none")
-        largest, norm = quantised.quantise(self._values[start:stop], self._plan.step, self._plan.precision, q)
+        largest, norm = self._backend.quantise(self._values[start:stop], self._plan.step, self._plan.precision, q)
         self.largest_error = max(self.largest_error, largest)
         self.squared_error += norm * norm
         return q
 
-    def _pack(self, span: Span, q: Integers) -> None:
+    def _pack(self, span: Span, q: Any) -> None:
         buffer = self._take()
-        self._messages[span] = (buffer, quantised.pack(q, self._strides, self._scratch, buffer))
+        self._messages[span] = (buffer, self._backend.pack(q, self._strides, self._scratch, buffer))
 
-    def _restore(self, span: Span, q: Integers) -> None:
+    def _restore(self, span: Span, q: Any) -> None:
         start, stop = (cell - self._origin for cell in span)
-        quantised.restore(q, self._plan.step, self._out[start:stop], self._plan.exact)
+        self._backend.restore(q, self._plan.step, self._out[start:stop], self._plan.exact)
 
     def _take(self) -> Words:
         return self._pool.pop() if self._pool else np.empty(self._capacity, np.uint32)

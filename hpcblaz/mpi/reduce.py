@@ -197,7 +197,7 @@ def bcast(
     Parameters
     ----------
     array : array_like of float16, float32 or float64
-        Looked at on the root only. Results are where the root's array is.
+        Its values are looked at on the root only. A rank that passes an array on a GPU gets its result there.
     root : int, default 0
     tolerance, relative, comm, algorithm
         As for :func:`allreduce`; 'ring' is a chain, 'halving' a binomial tree.
@@ -242,8 +242,7 @@ def _begin(
     if ranks.size == 1:
         if part.error is not None:
             raise part.error
-        values = part.original.copy()
-        return Pending(None, Reduction(part.placed(values), 0.0, 0.0, "none"))
+        return Pending(None, Reduction(part.original.copy(), 0.0, 0.0, "none"))
     channels = channels_of(ranks)
     running = Running(channels)
     running.begin(steps(part, channels, running))

@@ -307,3 +307,22 @@ def test_a_rank_that_is_killed_ends_the_job() -> None:
     assert status not in (0, None), output
     assert "finished" not in output
     assert "KILLED BY SIGNAL: 9" in output or "signal 9" in output or "Killed" in output, output
+
+
+def test_arrays_on_cards_of_several_ranks() -> None:
+    """In the simulator, where an array that says so counts as one on a card."""
+    code = (
+        "import os\nos.environ['NUMBA_ENABLE_CUDASIM'] = '1'\nimport numpy as np\nimport hpcblaz as hb\n"
+        "from hpcblaz.mpi import world\n"
+        "class OnCard(np.ndarray):\n    __cuda_array_interface__ = {}\n"
+        "comm = world()\nx = np.random.default_rng(comm.rank).normal(size=(30, 200)).cumsum(axis=1)\n"
+        "x[2, 3] = np.inf\n"
+        "for way in ('ring', 'halving'):\n"
+        "    plain = hb.allreduce(x, tolerance=0.1, algorithm=way)\n"
+        "    mixed = hb.allreduce(x.view(OnCard) if comm.rank else x, tolerance=0.1, algorithm=way)\n"
+        "    assert (mixed.values == plain.values).all() and mixed.bytes_sent == plain.bytes_sent\n"
+        "    assert mixed.max_abs_error == plain.max_abs_error\n"
+        "print('equal')\n"
+    )
+    status, output = launch(2, ["-c", code], 240)
+    assert status == 0 and output.count("equal") == 2, output
