@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -276,6 +277,19 @@ def test_refusals() -> None:
         hb.stencil(fails_later, a, width=0, tolerance=1e-3)
 
 
+@pytest.mark.parametrize("way", ["decoded", "compressed"])
+def test_the_decompressed_field_is_never_in_memory(monkeypatch: pytest.MonkeyPatch, way: Any) -> None:
+    monkeypatch.setattr(streaming, "_SLAB_CELLS", 1 << 14)
+    a = hb.compress(oracles.field("smooth", (8192, 256)), tolerance=1e-2)
+    options: Any = {"width": 1, "periodic": True, "tolerance": 1e-2, "exchange": way}
+    hb.stencil(blur, a, **options)  # compiles
+    tracemalloc.start()
+    b = hb.stencil(blur, a, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert b.nbytes < peak < 8192 * 256 * 8 / 3
+
+
 @pytest.mark.mpi
 def test_what_fails_on_one_rank_is_raised_on_all(comm: Communicator) -> None:
     if comm.size == 1:
@@ -290,6 +304,18 @@ def test_what_fails_on_one_rank_is_raised_on_all(comm: Communicator) -> None:
 
     with pytest.raises((ValueError, PeerError), match="no"):
         hb.stencil(fails_on_the_last, a, width=1)
+    fixed = hb.compress(np.zeros(layout.local_shape), codec=hb.BlockCodec((8, 8)), layout=layout)
+    for b in (a, fixed):  # on one rank, and when all that could be checked has been
+        calls: list[Any] = []
+
+        def fails_later(u: Any, seen: list[Any] = calls) -> Any:
+            seen.append(u)
+            if comm.rank == 0 and len(seen) > 1:
+                raise ValueError("no more")
+            return blur(u)
+
+        with pytest.raises(UnsupportedOperationError, match="no more"):
+            hb.stencil(fails_later, b, width=1)
     with pytest.raises(LayoutError, match="one width"):
         hb.with_halo(a, 1 + comm.rank)
     with pytest.raises((ConfigurationError, ShapeError)):
