@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Cells = tuple[int, ...]
 Decode = Callable[["CompressedArray", Cells, Cells], Any]
 Way = Literal["decoded", "compressed"]
+Source = tuple[Transfer, "CompressedArray", Cells]  # a box, the local array that has it, and where that begins
 
 
 class Neighbourhood(NamedTuple):
@@ -105,8 +106,7 @@ def with_halo(
     True
     """
     check_array(a, "a")
-    around = Surroundings.of(a, width, periodic, exchange, _decompressed, a.dtype)
-    return around.neighbourhood()
+    return _neighbourhood(a, width, periodic, exchange, _decompressed, a.dtype)
 
 
 def doubles_with_halo(a: "CompressedArray", below: int, above: int) -> Neighbourhood:
@@ -114,8 +114,7 @@ def doubles_with_halo(a: "CompressedArray", below: int, above: int) -> Neighbour
 
     A collective call. There is nothing beyond the faces of the field.
     """
-    width = [(below, above)] * a.ndim
-    return Surroundings.of(a, width, False, "decoded", decode_window, np.float64).neighbourhood()
+    return _neighbourhood(a, [(below, above)] * a.ndim, False, "decoded", decode_window, np.float64)
 
 
 def _decompressed(a: "CompressedArray", low: Cells, high: Cells) -> Any:
@@ -128,66 +127,100 @@ class Surroundings:
     Blocks that came compressed stay so, and so does the part itself.
     """
 
-    def __init__(self, a: "CompressedArray", layout: Layout, plan: HaloPlan, way: Way, decode: Decode, dtype: Any):
-        self.plan = plan
-        self._a = a
-        self._dtype = np.dtype(dtype)
-        self._decode = decode
-        self._sources = [(box, a, layout.offset) for box in plan.incoming if box.rank == layout.rank]
-        self._received: list[tuple[Transfer, Any]] = []
-        if way == "compressed":
-            self._sources += _exchange_blocks(a, layout, plan)
-            return
-        drivers = drivers_of(a._blocks)
+    def __init__(
+        self, a: "CompressedArray", width: Width, periodic: bool | Sequence[bool], way: Way, decode: Decode,
+        dtype: DTypeLike, meanwhile: Callable[["Surroundings"], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Exchange the halo of an array; a collective call.
 
-        def cut(box: Transfer) -> Any:
-            return drivers.asnumpy(decode(a, _minus(box.low, layout.offset), _minus(box.high, layout.offset)))
-
-        self._received = exchange_boxes(a._comm, plan, cut, self._dtype)
-
-    @classmethod
-    def of(
-        cls, a: "CompressedArray", width: Width, periodic: bool | Sequence[bool], way: Way, decode: Decode,
-        dtype: DTypeLike,
-    ) -> "Surroundings":  # fmt: skip
-        """Return the surroundings of a part; a collective call. `decode` gives the values of a window, of a dtype."""
+        Parameters
+        ----------
+        a : CompressedArray
+        width, periodic, way
+            As for :func:`with_halo`.
+        decode : callable
+            Returns the values of a window of a local array, of `dtype`.
+        dtype : dtype
+        meanwhile : callable, optional
+            Called while the messages are under way; windows have nothing of neighbours then.
+        """
         with a._comm.together():
             if way not in ("decoded", "compressed"):
                 raise ConfigurationError(f"expected exchange to be 'decoded' or 'compressed', got {way!r}")
             halo = Halo.of(a.ndim, width, periodic)
             layout = a.layout if a.layout is not None else Layout(a.shape, block_shape=a.codec.block_shape)
-            plan = plan_halo(layout, halo)
+            self.plan = plan_halo(layout, halo)
         check_alike(a._comm, halo, dtype)
-        return cls(a, layout, plan, way, decode, dtype)
+        self._a = a
+        self._dtype = np.dtype(dtype)
+        self._decode = decode
+        self._sources: list[Source] = [(box, a, layout.offset) for box in self.plan.incoming if box.rank == layout.rank]
+        self._received: list[tuple[Transfer, Any]] = []
+        error: BaseException | None = None
+
+        def work() -> None:
+            nonlocal error
+            try:
+                if meanwhile is not None:
+                    meanwhile(self)
+            except Exception as caught:  # noqa: BLE001  agree() raises it, once no rank waits any more
+                error = caught
+
+        if way == "compressed":
+            self._sources += _exchange_blocks(a, layout, self.plan, work)
+        else:
+            drivers = drivers_of(a._blocks)
+
+            def cut(box: Transfer) -> Any:
+                return drivers.asnumpy(decode(a, _minus(box.low, layout.offset), _minus(box.high, layout.offset)))
+
+            self._received = exchange_boxes(a._comm, self.plan, cut, self._dtype, work)
+        if meanwhile is not None:
+            a._comm.agree(error)
 
     def window(self, low: Cells, high: Cells) -> Any:
         """Return the values between two cells of the neighbourhood, which are counted from its first one."""
-        drivers = drivers_of(self._a._blocks)
-        values = drivers.array_module().empty(_minus(high, low), self._dtype)
+        values = drivers_of(self._a._blocks).array_module().empty(_minus(high, low), self._dtype)
+        self.fill(values, low, high)
+        return values
+
+    def fill(self, values: Any, low: Cells, high: Cells, own: bool = True, others: bool = True) -> None:
+        """Put the values between two cells into an array: those of this rank itself, of others, or of all."""
         for box, held, first in self._sources:
             found = _overlap(box, low, high)
-            if found is not None:
+            if found is not None and (own if held is self._a else others):
                 begin, end = found
-                own = _minus(box.low, first)
-                cells = (_plus(own, _minus(cell, box.place)) for cell in found)
+                inside = _minus(box.low, first)
+                cells = (_plus(inside, _minus(cell, box.place)) for cell in found)
                 values[_slices(_minus(begin, low), _minus(end, low))] = self._decode(held, *cells)
         for box, piece in self._received:
             found = _overlap(box, low, high)
-            if found is not None:
+            if found is not None and others:
                 begin, end = found
                 part = piece[_slices(_minus(begin, box.place), _minus(end, box.place))]
-                values[_slices(_minus(begin, low), _minus(end, low))] = drivers.asarray(part)
-        return values
+                values[_slices(_minus(begin, low), _minus(end, low))] = drivers_of(self._a._blocks).asarray(part)
 
-    def neighbourhood(self) -> Neighbourhood:
-        """Return all values."""
-        values = self.window((0,) * len(self.plan.shape), self.plan.shape)
-        return Neighbourhood(values, self.plan.low, self.plan.inner)
+
+def _neighbourhood(
+    a: "CompressedArray", width: Width, periodic: bool | Sequence[bool], way: Way, decode: Decode, dtype: DTypeLike
+) -> Neighbourhood:
+    """Return all values; those of this rank are decoded while the messages are under way."""
+    begun: list[Any] = []
+
+    def decode_own(around: Surroundings) -> None:
+        shape = around.plan.shape
+        begun.append(drivers_of(a._blocks).array_module().empty(shape, np.dtype(dtype)))
+        around.fill(begun[0], (0,) * len(shape), shape, others=False)
+
+    around = Surroundings(a, width, periodic, way, decode, dtype, decode_own)
+    with a._comm.together():
+        around.fill(begun[0], (0,) * a.ndim, around.plan.shape, own=False)
+    return Neighbourhood(begun[0], around.plan.low, around.plan.inner)
 
 
 def _exchange_blocks(
-    a: "CompressedArray", layout: Layout, plan: HaloPlan
-) -> list[tuple[Transfer, "CompressedArray", Cells]]:
+    a: "CompressedArray", layout: Layout, plan: HaloPlan, meanwhile: Callable[[], None]
+) -> list[Source]:
     """Send the blocks of boxes; return those of others as arrays, with the index of their first cell in the field."""
     outgoing: dict[int, bytes] = {}
     with a._comm.together():
@@ -202,8 +235,8 @@ def _exchange_blocks(
         for rank, boxes in itertools.groupby(plan.incoming, key=lambda box: box.rank)
         if rank != layout.rank
     }
-    messages = exchange_unsized(a._comm, outgoing, list(senders))
-    found: list[tuple[Transfer, CompressedArray, Cells]] = []
+    messages = exchange_unsized(a._comm, outgoing, list(senders), meanwhile)
+    found: list[Source] = []
     with a._comm.together():
         for rank, expected in senders.items():
             places = _whole(a, expected)

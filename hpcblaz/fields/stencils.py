@@ -123,7 +123,7 @@ def stencil(
         if tolerance is not None:
             Target.of(tolerance, None, None, None, codec)
     around = [
-        Surroundings.of(
+        Surroundings(
             b, width, periodic, exchange, numbers_or_nan, b.dtype if b.dtype.kind == "f" else np.dtype(np.float64)
         )
         for b in arrays

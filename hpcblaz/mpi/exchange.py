@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,12 @@ __all__ = ["exchange", "exchange_unsized"]
 Bytes = npt.NDArray[np.uint8]
 
 
-def exchange(comm: Communicator, outgoing: Mapping[int, Any], incoming: Mapping[int, int]) -> dict[int, Bytes]:
+def exchange(
+    comm: Communicator,
+    outgoing: Mapping[int, Any],
+    incoming: Mapping[int, int],
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[int, Bytes]:
     """Send bytes to some ranks, and receive what others send to this one.
 
     Every rank calls it; a rank waits for those only that it has messages with. All receives are posted before the first
@@ -29,6 +34,8 @@ def exchange(comm: Communicator, outgoing: Mapping[int, Any], incoming: Mapping[
         ones are not sent.
     incoming : mapping of int to int
         How many bytes come from each rank: exactly what that rank has under this rank's number.
+    meanwhile : callable, optional
+        Called while the messages are under way; must not communicate. What it raises is raised when all have arrived.
 
     Returns
     -------
@@ -61,12 +68,21 @@ def exchange(comm: Communicator, outgoing: Mapping[int, Any], incoming: Mapping[
             requests += [comm._comm.Isend([part, comm._mpi.BYTE], rank, _TAG) for part in comm._chunks(data)]
         else:
             received[rank][...] = data
-    if requests:
-        comm._mpi.Request.Waitall(requests)
+    try:
+        if meanwhile is not None:
+            meanwhile()
+    finally:  # buffers must outlive their messages
+        if requests:
+            comm._mpi.Request.Waitall(requests)
     return received
 
 
-def exchange_unsized(comm: Communicator, outgoing: Mapping[int, Any], senders: list[int]) -> dict[int, Bytes]:
+def exchange_unsized(
+    comm: Communicator,
+    outgoing: Mapping[int, Any],
+    senders: list[int],
+    meanwhile: Callable[[], None] | None = None,
+) -> dict[int, Bytes]:
     """Send bytes to some ranks, and receive from others that alone know how many there are.
 
     Two rounds of messages: the lengths, of 8 bytes each, and what is to be sent.
@@ -78,6 +94,8 @@ def exchange_unsized(comm: Communicator, outgoing: Mapping[int, Any], senders: l
         As for :func:`exchange`.
     senders : list of int
         The ranks that have this rank's number in `outgoing`.
+    meanwhile : callable, optional
+        As for :func:`exchange`.
 
     Returns
     -------
@@ -95,4 +113,4 @@ def exchange_unsized(comm: Communicator, outgoing: Mapping[int, Any], senders: l
     """
     lengths = {rank: np.array([memoryview(data).nbytes], np.int64) for rank, data in outgoing.items()}
     found = exchange(comm, lengths, dict.fromkeys(senders, 8))
-    return exchange(comm, outgoing, {rank: int(found[rank].view(np.int64)[0]) for rank in senders})
+    return exchange(comm, outgoing, {rank: int(found[rank].view(np.int64)[0]) for rank in senders}, meanwhile)

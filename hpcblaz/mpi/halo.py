@@ -257,7 +257,11 @@ def check_alike(comm: Communicator, halo: Halo, dtype: npt.DTypeLike) -> None:
 
 
 def exchange_boxes(
-    comm: Communicator, plan: HaloPlan, cut: Callable[[Transfer], npt.NDArray[Any]], dtype: npt.DTypeLike
+    comm: Communicator,
+    plan: HaloPlan,
+    cut: Callable[[Transfer], npt.NDArray[Any]],
+    dtype: npt.DTypeLike,
+    meanwhile: Callable[[], None] | None = None,
 ) -> list[tuple[Transfer, npt.NDArray[Any]]]:
     """Send the boxes of a plan to the ranks that need them, and return what this rank gets of others.
 
@@ -272,6 +276,8 @@ def exchange_boxes(
         Returns the values of an outgoing box, of its shape and of `dtype`. If it fails on a rank, all ranks raise.
     dtype : dtype
         Of all values, without Python objects.
+    meanwhile : callable, optional
+        Called while the messages are under way, as by :func:`~hpcblaz.mpi.exchange.exchange`.
 
     Returns
     -------
@@ -288,7 +294,7 @@ def exchange_boxes(
     sizes: dict[int, int] = {}
     for box in others:
         sizes[box.rank] = sizes.get(box.rank, 0) + int(np.prod(box.shape)) * kind.itemsize
-    messages = {rank: message.view(kind) for rank, message in exchange(comm, outgoing, sizes).items()}
+    messages = {rank: message.view(kind) for rank, message in exchange(comm, outgoing, sizes, meanwhile).items()}
     found, used = [], dict.fromkeys(messages, 0)
     for box in others:
         begin, count = used[box.rank], int(np.prod(box.shape))
@@ -359,9 +365,11 @@ def exchange_halo(
         ends = zip(box.low, box.high, layout.offset, strict=True)
         return values[tuple(slice(low - first, high - first) for low, high, first in ends)]
 
-    for box, found in exchange_boxes(comm, plan, cut, values.dtype):
+    def place_own() -> None:
+        for box in plan.incoming:
+            if box.rank == layout.rank:
+                result[box.target] = cut(box)
+
+    for box, found in exchange_boxes(comm, plan, cut, values.dtype, place_own):
         result[box.target] = found
-    for box in plan.incoming:
-        if box.rank == layout.rank:
-            result[box.target] = cut(box)
     return result

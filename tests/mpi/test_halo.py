@@ -110,8 +110,9 @@ def test_halos_are_those_of_the_whole_array(comm: Communicator) -> None:
     ):
         x = np.random.default_rng(0).integers(0, 1 << 40, shape)
         halo = Halo.of(len(shape), width, periodic)
-        for axis in range(len(shape)):
-            splits = tuple(comm.size if i == axis else 1 for i in range(len(shape)))
+        for splits in itertools.product(range(1, comm.size + 1), repeat=len(shape)):
+            if math.prod(splits) != comm.size:
+                continue
             layout = Layout(shape, comm, block_shape=(4,) * len(shape), splits=splits)
             for values in (x, x.astype(">f4"), np.asfortranarray(x)):
                 got = exchange_halo(comm, layout.local(values), layout, width, periodic=periodic)
@@ -146,6 +147,25 @@ def test_long_messages_are_cut_and_arrive_in_order(comm: Communicator) -> None:
         for s in peers:
             np.testing.assert_array_equal(got[s], data[s, short.rank])
             np.testing.assert_array_equal(also[s], data[s, short.rank])
+
+
+@pytest.mark.mpi
+def test_what_fails_meanwhile_is_raised_when_all_has_arrived(comm: Communicator) -> None:
+    after, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+
+    def fails() -> None:
+        if comm.rank == 0:
+            raise ValueError("meanwhile")
+
+    for number in range(2):  # a message that was left over would be taken for one of the second round
+        message = np.full(1 << 20, 10 * number + comm.rank, np.uint8)
+        try:
+            got = exchange(comm, {after: message}, {before: 1 << 20}, fails)
+        except ValueError:
+            assert comm.rank == 0
+        else:
+            assert comm.rank and (got[before] == 10 * number + before).all()
+    assert (exchange(comm, {after: message}, {before: 1 << 20})[before] == 10 + before).all()
 
 
 @pytest.mark.mpi
