@@ -13,7 +13,7 @@ from hpcblaz.errors import ConfigurationError
 from hpcblaz.fields import scaling_benchmark
 from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.pictures import picture, require_matplotlib
-from hpcblaz.fields.scaling_benchmark import CHECKED, EQUAL, cores, difference
+from hpcblaz.fields.scaling_benchmark import CHECKED, EQUAL, difference
 from hpcblaz.mpi.spawn import find_mpirun
 
 _SIDE, _QUICK_SIDE = 128, 32
@@ -33,12 +33,15 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
     Raises
     ------
     ConfigurationError
-        If numbers of ranks make no sense.
+        If numbers of ranks make no sense, or an option is for something else.
     CommunicatorError
         If ranks cannot be started.
     MissingDependencyError, StorageError
         If a picture cannot be drawn, or a file cannot be written.
     """
+    for option in ("gpu", "against", "threads"):
+        if getattr(arguments, option):
+            raise ConfigurationError(f"expected bench scaling without --{option}, got it: it is for bench fields")
     counts = sorted(set((1, *(arguments.ranks or (1, 2, 4)))))
     if counts[0] < 1:
         raise ConfigurationError(f"expected numbers of ranks of at least 1, got {counts[0]}")
@@ -51,7 +54,7 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
     for ranks in counts:
         print(f"... {ranks} ranks", file=sys.stderr)
         runs.append(scaling_benchmark.run(ranks, side, repeats))
-    settings = {"quick": arguments.quick, "side": side, "repeats": repeats, "threads": 1, "cores": cores()}
+    settings = {"quick": arguments.quick, "side": side, "repeats": repeats, "threads": 1, "cores": head["cores"]}
     _print(console, runs, settings)
     console.line()
     console.line(

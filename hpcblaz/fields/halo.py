@@ -150,7 +150,7 @@ class Surroundings:
             halo = Halo.of(a.ndim, width, periodic)
             layout = a.layout if a.layout is not None else Layout(a.shape, block_shape=a.codec.block_shape)
             self.plan = plan_halo(layout, halo)
-        check_alike(a._comm, halo, dtype)
+        check_alike(a._comm, halo, dtype, int(way == "compressed"))
         self._a = a
         self._dtype = np.dtype(dtype)
         self._decode = decode

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -190,8 +189,3 @@ def difference(answer: float | str, other: float | str) -> float:
         return 0.0 if answer == other else math.inf
     largest = max(abs(answer), abs(other))
     return abs(answer - other) / largest if largest else 0.0
-
-
-def cores() -> int:
-    """Return the cores that ranks started from here may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -138,7 +138,9 @@ def stencil(
         target = Target("codec", 0.0, codec)
     else:
         finest = max(_FINEST, 4 * float(np.finfo(applied.dtype).eps)) * largest
-        wanted = max(sum(b.error.max_abs for b in arrays), finest) if tolerance is None else tolerance
+        errors = sum(b.error.max_abs for b in arrays)
+        usual = max(errors, finest) if math.isfinite(errors) else finest
+        wanted = usual if tolerance is None else tolerance
         target = Target.of(wanted or 1.0, None, None, None, codec)
     result = compress_input(source, target, a._comm, None, type(a))
     rounded = half_unit(applied.dtype, largest) if applied.dtype.itemsize < 8 else 0.0
@@ -146,6 +148,8 @@ def stencil(
     most, l2 = rounded, root * rounded
     reach = math.prod(1 + below + above for below, above in zip(halo.below, halo.above, strict=True))
     for gain, b in zip(gains, arrays, strict=True):
+        if gain == 0:
+            continue
         rounding = _ROUNDING * gain * (b._magnitude + b.error.max_abs + abs(b._offset))
         moved = gain * b.error.max_abs * (1 + 2.0**-50)
         most += moved + rounding

@@ -237,7 +237,7 @@ def _coordinates(rank: int, splits: Cells) -> Cells:
     return tuple(reversed(coordinates))
 
 
-def check_alike(comm: Communicator, halo: Halo, dtype: npt.DTypeLike) -> None:
+def check_alike(comm: Communicator, halo: Halo, dtype: npt.DTypeLike, way: int = 0) -> None:
     """Raise LayoutError on all ranks unless all have asked for the same halo: otherwise messages would not meet.
 
     Parameters
@@ -246,13 +246,15 @@ def check_alike(comm: Communicator, halo: Halo, dtype: npt.DTypeLike) -> None:
     halo : Halo
     dtype : dtype
         Of the values.
+    way : int, default 0
+        A number that stands for how they are exchanged.
     """
     kind = np.dtype(dtype)
-    rows = comm.allgather([*halo.below, *halo.above, *halo.periodic, kind.num, kind.itemsize])
+    rows = comm.allgather([*halo.below, *halo.above, *halo.periodic, kind.num, kind.itemsize, way])
     if (rows != rows[0]).any():
         raise LayoutError(
-            f"expected one width, one periodic and one dtype on all ranks, got {halo} and {kind} on rank {comm.rank}, "
-            "and others elsewhere"
+            f"expected one width, one periodic, one dtype and one way to exchange on all ranks, got {halo}, {kind} and "
+            f"way {way} on rank {comm.rank}, and others elsewhere: pass the same arguments on every rank"
         )
 
 

@@ -78,6 +78,9 @@ def test_refusals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scaling_benchmark, "run", lambda *arguments: pytest.fail("measured"))
     with pytest.raises(ConfigurationError, match="at least 1, got 0"):
         bench.run(parse("--ranks", "0,2"))
+    for option in (["--gpu"], ["--threads", "2"]):
+        with pytest.raises(ConfigurationError, match=f"without {option[0]}"):
+            bench.run(parse(*option))
 
 
 @pytest.mark.usefixtures("_mpirun")
