@@ -30,6 +30,7 @@ from hpcblaz.fields.elementwise import apply
 from hpcblaz.fields.extremes import Extremum, argmax, argmin, extremum
 from hpcblaz.fields.extremes import maximum as max
 from hpcblaz.fields.extremes import minimum as min
+from hpcblaz.fields.halo import Neighbourhood, with_halo
 from hpcblaz.fields.local_similarity import local_structural_similarity
 from hpcblaz.fields.open_field import Field, open_field
 from hpcblaz.fields.pieces import concatenate, crop
@@ -49,6 +50,7 @@ from hpcblaz.fields.statistics import (
     variance,
 )
 from hpcblaz.fields.statistics import total as sum
+from hpcblaz.fields.stencils import stencil
 from hpcblaz.fields.storage import load, loads, open
 from hpcblaz.fields.xarray_accessor import register_xarray
 from hpcblaz.mpi import Layout, scatter
@@ -77,6 +79,7 @@ __all__ = [
     "Field",
     "Histogram",
     "Layout",
+    "Neighbourhood",
     "Pending",
     "Reduction",
     "ToleranceCodec",
@@ -126,12 +129,14 @@ __all__ = [
     "save",
     "scatter",
     "standard_deviation",
+    "stencil",
     "structural_similarity",
     "sum",
     "total",
     "value_wasserstein_distance",
     "variance",
     "wasserstein_distance",
+    "with_halo",
 ]
 
 register_xarray(only_if_imported=True)

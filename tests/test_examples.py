@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+import hpcblaz as hb
+from hpcblaz.mpi import Communicator, SerialCommunicator
+
 pytest.importorskip("matplotlib")
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 NAMES = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
@@ -34,7 +37,7 @@ def run(name: str, folder: Path, *argv: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert NAMES == ["brain_mri", "climate_pod", "fission", "shallow_water"]
+    assert NAMES == ["brain_mri", "climate_pod", "fission", "heat", "shallow_water"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -110,6 +113,28 @@ def test_the_waves_of_shallow_water_keep_their_mass_and_energy() -> None:
     for _ in range(50):
         state = module.step(state)
     assert abs(state[0].sum() - mass) < 1e-12 and abs(energy(state) / begin - 1) < 2e-4
+
+
+def test_heat_stays_within_its_bound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = run("heat", tmp_path, "--cells", "48", "--steps", "20")["runs"]
+    assert capsys.readouterr().out.startswith("heat on a plate, 48 x 48 cells, 20 steps, ranks: 1")
+    for tolerance, found in runs.items():
+        assert len(found["error"]) == 21
+        assert all(error <= bound for error, bound in zip(found["error"], found["bound"], strict=True))
+        assert found["bound"][-1] <= 21 * tolerance * (1 + 1e-9)
+        assert found["error"][-1] > 0.01 * tolerance  # it does compress
+    assert runs[1e-2]["bits"][-1] < 16
+
+
+@pytest.mark.mpi
+def test_heat_is_the_same_for_any_number_of_ranks(comm: Communicator) -> None:
+    module = load("heat")
+    module.TOLERANCES = (1e-2,)
+    whole = module.follow(SerialCommunicator(), hb.Layout((40, 40)), 5)[0][1e-2]
+    layout = hb.Layout((40, 40), comm)
+    split = module.follow(comm, layout, 5)[0][1e-2]
+    assert (split["error"], split["bound"]) == (whole["error"], whole["bound"])
+    np.testing.assert_array_equal(split["last"].decompress(), layout.local(whole["last"].decompress()))
 
 
 def test_brain_mri(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 
 from hpcblaz._version import __version__
 from hpcblaz.backend.threads import thread_count
-from hpcblaz.cli import bench_collectives
-from hpcblaz.cli.console import Console
+from hpcblaz.cli import bench_collectives, bench_scaling
+from hpcblaz.cli.console import Console, integers
 from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
 from hpcblaz.fields.atomic import storage_errors
@@ -29,6 +29,7 @@ from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
 from hpcblaz.mpi import world
 
+_OTHERS = {"collectives": bench_collectives.run, "scaling": bench_scaling.run}
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")
 _EXACT = 1e12  # a bound this many times the error: the answer is right to the last digits
 
@@ -41,10 +42,11 @@ def register(subparsers: Any) -> None:
         description="Measure sizes, errors, speeds and bounds beside zfp, SZ3 and NumPy, all in one run and taking "
         "turns. What is not installed (pip install 'hpcblaz[bench]') is named and left out.",
     )
-    parser.add_argument("what", choices=["fields", "collectives"], help="what to measure")
+    parser.add_argument("what", choices=["fields", *_OTHERS], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     parser.add_argument("--gpu", action="store_true", help="measure on the GPU, beside copies on it and CuPy")
     parser.add_argument("--quick", action="store_true", help="small fields and few repeats: a trial in half a minute")
+    parser.add_argument("--ranks", type=integers, metavar="N,N", help="numbers of ranks of scaling (default: 1,2,4)")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of operations and of NumPy (default: 2)")
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="show how every ratio changed since OLD.json")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sizes and speeds")
@@ -72,8 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.json, arguments.plot):  # before minutes of work
         if path is not None and not path.absolute().parent.is_dir():
             raise StorageError(f"expected a folder to write {path} to, got none: make {path.absolute().parent}")
-    if arguments.what == "collectives":
-        return bench_collectives.run(arguments, console, machine())
+    if arguments.what in _OTHERS:
+        return _OTHERS[arguments.what](arguments, console, machine())
     old = None if arguments.against is None else _read(arguments.against)
     if arguments.plot is not None:
         if arguments.gpu:

@@ -12,11 +12,13 @@
     Bounds, and floats that carry them.
 ``window``
     Basic indices.
+``halo``, ``stencils``
+    Values with cells of the neighbours around them, and functions of neighbourhoods.
 ``saving``, ``storage``
     To files and from files; ``fileformat`` is their header, ``regroup`` brings blocks to other ranks.
 ``benchmark``, ``timing``, ``peers``, ``processes``, ``sample_fields``
     What ``hpcblaz bench fields`` measures, on what, and against what; ``gpu_benchmark``, ``gpu_peers`` and
-    ``gpu_timing`` do so on a GPU.
+    ``gpu_timing`` do so on a GPU, ``scaling_benchmark`` on several ranks.
 ``views``, ``comparison``
     Fields to look at, compressed or plain, and how far two of them are from each other.
 ``pictures``, ``sampling``, ``rates``

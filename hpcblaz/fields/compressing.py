@@ -76,12 +76,12 @@ def _compress_within(
         failed = comm.allgather(np.array([result is None]))
         if not failed.any():
             break
-        result = None
-    if result is None and error is None:
-        error = ToleranceError(
-            f"expected a tolerance that 32-bit indices can hold on values up to {largest:g}, got {tolerance:g}: "
-            f"the smallest usable is about {1.005 * _smallest(source, largest):.3g}"
-        )
+        if result is None and error is None:
+            error = ToleranceError(
+                f"expected a tolerance that 32-bit indices can hold on values up to {largest:g}, got {tolerance:g}: "
+                f"the smallest usable is about {1.005 * _smallest(source, largest):.3g}"
+            )
+        result = None  # here it may have worked: then the others say why it did not
     comm.agree(error)
     if result is None:  # agree has raised on every rank
         raise ToleranceError(f"expected a larger tolerance, got {tolerance:g}")
@@ -196,15 +196,16 @@ def _compress_fixed(
     slack = rounding(codec.transform, sides, precision)
     pieces: list[tuple[BlockGrid, Blocks]] = []
     most = squares = 0.0
-    for piece in source.pieces():
-        own = piece.numerics(precision)
-        template = empty_blocks(codec, own, source.device)
-        part, found, norm = source.drivers.encode_fixed(
-            piece.values.astype(precision, copy=False), own, template, slack
-        )
-        max_abs, l2 = measured(found, norm, own)
-        pieces.append((own.grid, part))
-        most, squares = max(most, max_abs), math.hypot(squares, l2) * (1 + 2.0**-51)
+    with comm.together():  # a slab that is read may fail on one rank
+        for piece in source.pieces():
+            own = piece.numerics(precision)
+            template = empty_blocks(codec, own, source.device)
+            part, found, norm = source.drivers.encode_fixed(
+                piece.values.astype(precision, copy=False), own, template, slack
+            )
+            max_abs, l2 = measured(found, norm, own)
+            pieces.append((own.grid, part))
+            most, squares = max(most, max_abs), math.hypot(squares, l2) * (1 + 2.0**-51)
     blocks = assemble(pieces, numerics, empty_blocks(codec, numerics, source.device) if len(pieces) > 1 else None)
     bounds = comm.allgather(np.array([most, squares]))
     field_error = ErrorBound(float(bounds[:, 0].max()), _root_of_squares(bounds[:, 1]))

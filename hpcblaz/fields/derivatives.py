@@ -12,7 +12,7 @@ from hpcblaz.fields.arithmetic import check_partners, real, result_dtype
 from hpcblaz.fields.certificates import UNIT
 from hpcblaz.fields.codec import ToleranceCodec
 from hpcblaz.fields.encoding import encode_result
-from hpcblaz.fields.halo import Neighbourhood, with_halo
+from hpcblaz.fields.halo import Neighbourhood, doubles_with_halo
 from hpcblaz.fields.moments import check_array, check_no_missing
 from hpcblaz.fields.scalars import ErrorBound
 
@@ -57,7 +57,7 @@ def gradient(a: "CompressedArray", spacing: float | Sequence[float] = 1.0) -> "l
     True
     """
     steps = _checked([a], spacing, range(getattr(a, "ndim", 0)))
-    around = with_halo(a, 1, 1)
+    around = doubles_with_halo(a, 1, 1)
     return [_compressed([a], [step], _difference(a, around, axis) / step, [axis]) for axis, step in enumerate(steps)]
 
 
@@ -94,7 +94,7 @@ def divergence(components: "Sequence[CompressedArray]", spacing: float | Sequenc
     steps = _checked(parts, spacing, range(len(parts)))
     total: Any = 0.0
     for axis, (a, step) in enumerate(zip(parts, steps, strict=True)):
-        total = total + _difference(a, with_halo(a, 1, 1), axis) / step
+        total = total + _difference(a, doubles_with_halo(a, 1, 1), axis) / step
     return _compressed(parts, steps, total, range(len(parts)))
 
 

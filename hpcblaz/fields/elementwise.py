@@ -17,7 +17,7 @@ from hpcblaz.fields.arithmetic import check_partners, is_array
 from hpcblaz.fields.certificates import UNIT
 from hpcblaz.fields.codec import BlockCodec, ToleranceCodec, half_unit
 from hpcblaz.fields.compressing import compress_input
-from hpcblaz.fields.gaps import slabs
+from hpcblaz.fields.gaps import numbers_or_nan, slabs
 from hpcblaz.fields.inputs import StreamedInput
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.target import Target
@@ -129,10 +129,7 @@ class _Applied:
         values: list[Any] = []
         for x in self.operands:
             if is_array(x):
-                part = drivers_of(x._blocks).asnumpy(x._raw(low, high)).astype(np.float64)
-                if x._missing is not None and "fill" in x._missing.sets:
-                    part[x._missing.sets["fill"].window(x._missing.shape, low, high)] = np.nan
-                values.append(part)
+                values.append(drivers_of(x._blocks).asnumpy(numbers_or_nan(x, low, high)).astype(np.float64))
             else:
                 values.append(x[window] if np.ndim(x) else x)
         return values

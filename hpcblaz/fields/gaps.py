@@ -96,6 +96,20 @@ def valid_values(a: "CompressedArray", low: Cells, high: Cells) -> NDArray[np.fl
     return values if valid is None else values[drivers_of(a._blocks).asarray(valid)]
 
 
+def numbers_or_nan(a: "CompressedArray", low: Cells, high: Cells) -> NDArray[Any]:
+    """Return the decompressed values of a window of the local array, NaN in place of fill values.
+
+    They have the array's type, or double precision if it holds integers.
+    """
+    values: NDArray[Any] = a._raw(low, high)
+    if a.dtype.kind != "f":
+        values = values.astype(np.float64)
+    if a._missing is not None and "fill" in a._missing.sets:
+        flags = a._missing.sets["fill"].window(a._missing.shape, low, high)
+        values[drivers_of(a._blocks).asarray(flags)] = np.nan
+    return values
+
+
 def decode_window(a: "CompressedArray", low: Cells, high: Cells) -> NDArray[np.float64]:
     """Return the values of the local array between two cells, in double precision; missing ones are any numbers."""
     payload: NDArray[Any] = drivers_of(a._blocks).decode(a._blocks, a._numerics, 1.0, 0.0, low, high)

@@ -8,7 +8,7 @@ import numpy as np
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.errors import ShapeError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import check_partners
-from hpcblaz.fields.halo import with_halo
+from hpcblaz.fields.halo import doubles_with_halo
 from hpcblaz.fields.moments import check_array, check_no_missing, check_values, value_rounding
 from hpcblaz.fields.scalars import CertifiedFloat
 
@@ -80,7 +80,7 @@ def local_structural_similarity(
             raise UnsupportedOperationError(f"expected a window of at least 2 cells, got {window!r}")
         if min(a.shape) < window:
             raise ShapeError(f"expected at least {window} cells along every axis, got shape {a.shape}")
-    x, y = (with_halo(array, 0, int(window) - 1) for array in (a, b))
+    x, y = (doubles_with_halo(array, 0, int(window) - 1) for array in (a, b))
     errors = [array._field_error.max_abs + value_rounding(array) for array in (a, b)]
     constants = ((k1 * span) ** 2, (k2 * span) ** 2)
     xp = drivers_of(a._blocks).array_module()
