@@ -144,22 +144,30 @@ def stencil(
         target = Target.of(wanted or 1.0, None, None, None, codec)
     result = compress_input(source, target, a._comm, None, type(a))
     rounded = half_unit(applied.dtype, largest) if applied.dtype.itemsize < 8 else 0.0
-    root = math.sqrt(a.size)
+    result = _with_bounds(result, arrays, gains, halo, rounded)
+    return result if a.device == "cpu" else result.to_device("gpu")
+
+
+def _with_bounds(
+    result: "CompressedArray", arrays: "Sequence[CompressedArray]", gains: list[float], halo: Halo, rounded: float
+) -> "CompressedArray":
+    """Return a result whose error counts those of the arrays, as far as gains say how, and rounding to its type."""
+    root = math.sqrt(result.size)
     most, l2 = rounded, root * rounded
     reach = math.prod(1 + below + above for below, above in zip(halo.below, halo.above, strict=True))
-    for gain, b in zip(gains, arrays, strict=True):
+    for gain, a in zip(gains, arrays, strict=True):
         if gain == 0:
             continue
-        rounding = _ROUNDING * gain * (b._magnitude + b.error.max_abs + abs(b._offset))
-        moved = gain * b.error.max_abs * (1 + 2.0**-50)
+        rounding = _ROUNDING * gain * (a._magnitude + a.error.max_abs + abs(a._offset))
+        moved = gain * a.error.max_abs * (1 + 2.0**-50)
         most += moved + rounding
         # A cell is seen by as many others as there are cells in a neighbourhood
-        l2 += min(root * moved, gain * math.sqrt(reach) * b.error.l2 * (1 + 2.0**-50)) + root * rounding
-    if most:
-        bound = result._field_error
-        error = ErrorBound((bound.max_abs + most) * (1 + 2.0**-50), (bound.l2 + l2) * (1 + 2.0**-50))
-        result = result._replace(field_error=error, magnitude=result._magnitude + most)
-    return result if a.device == "cpu" else result.to_device("gpu")
+        l2 += min(root * moved, gain * math.sqrt(reach) * a.error.l2 * (1 + 2.0**-50)) + root * rounding
+    if not most:
+        return result
+    bound = result._field_error
+    error = ErrorBound((bound.max_abs + most) * (1 + 2.0**-50), (bound.l2 + l2) * (1 + 2.0**-50))
+    return result._replace(field_error=error, magnitude=result._magnitude + most)
 
 
 def _gains(lipschitz: Any, count: int) -> list[float]:
