@@ -21,7 +21,8 @@ from hpcblaz.cli.main import main
 from hpcblaz.errors import FileFormatError, HpcblazError, StorageError
 from hpcblaz.fields import converting
 from hpcblaz.fields.codec import ToleranceCodec
-from hpcblaz.fields.converting import block_shape_of, convert
+from hpcblaz.fields.conversion_plan import block_shape_of
+from hpcblaz.fields.converting import convert
 from hpcblaz.mpi import world
 
 for package in ("zarr", "xarray", "netCDF4"):
@@ -122,7 +123,7 @@ def test_a_failure_leaves_the_old_store(source: Path, tmp_path: Path, monkeypatc
     def full(*arguments: Any) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(converting.AtomicFolder, "write", full)
+    monkeypatch.setattr(converting.Checkpoint, "write", full)
     with pytest.raises(StorageError, match="full"):
         attempt()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
@@ -229,7 +230,7 @@ def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: 
         "    raise StorageError('the disk is full')\n"
         "converting.CHUNK_CELLS = 2000\n"
         "if world().rank == 2:\n"
-        "    converting.AtomicFolder.write = full\n"
+        "    converting.Checkpoint.write = full\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
@@ -243,11 +244,11 @@ def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> N
         "import os, signal, sys\n"
         "from hpcblaz.cli.main import main\n"
         "from hpcblaz.fields import converting\n"
-        "write = converting.AtomicFolder.write\n"
+        "write = converting.Checkpoint.write\n"
         "def once(*arguments):\n"
         "    write(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "converting.AtomicFolder.write = once\n"
+        "converting.Checkpoint.write = once\n"
         "main(sys.argv[1:])\n"
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
