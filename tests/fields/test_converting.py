@@ -218,7 +218,7 @@ def test_ranks_share_the_chunks(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
 
 
-def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+def test_a_rank_that_fails_fails_all_and_the_others_work_is_kept(source: Path, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import sys\n"
@@ -235,8 +235,13 @@ def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: 
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
     status, output = launch(3, [str(script), *argv], 300)
-    assert status == 1 and output.count("the disk is full") == 1, output
-    assert [p.name for p in tmp_path.iterdir()] == ["run.py"]
+    assert status == 1 and output.count("the disk is full") == 1 and output.count("is kept in") == 1, output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr.partial", "run.py"]
+    assert main(argv) == 1  # chunks are larger here: another store
+    script.write_text(script.read_text().replace("world().rank == 2", "False"))
+    status, output = launch(2, [str(script), *argv], 300)
+    assert status == 0 and "continuing: " in output, output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
 
 
 def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> None:
@@ -253,7 +258,10 @@ def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> N
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
     assert subprocess.run([sys.executable, "-c", code, *argv]).returncode == -signal.SIGKILL
-    assert [p.suffix for p in tmp_path.iterdir()] == [".tmp"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr.partial"]
+    assert not hb.fields.open_field.is_store(tmp_path / "a.zarr.partial")
+    assert main(argv) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 @pytest.fixture(scope="module")
