@@ -2,12 +2,14 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_ONCE = 1.0  # seconds: one Ctrl-C may come twice, from the terminal and passed on by mpirun
 
 Handler = Callable[[int, FrameType | None], Any]
 
@@ -17,7 +19,7 @@ class Terminated(BaseException):
 
 
 class StopRequest:
-    """Says whether a signal has asked to stop. A second one ends the program at once.
+    """Says whether a signal has asked to stop. A second one, a second later or more, ends the program at once.
 
     Examples
     --------
@@ -30,17 +32,18 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked: float | None = None  # when
 
     def __call__(self) -> bool:
         """Return whether to stop."""
-        return self._asked
+        return self._asked is not None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal; raise for the second one."""
-        if self._asked:
+        now = time.monotonic()
+        if self._asked is not None and now - self._asked > _ONCE:
             _end(number, frame)
-        self._asked = True
+        self._asked = now if self._asked is None else self._asked
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hpcblaz.cli import stopping
 from hpcblaz.cli.main import main
 from hpcblaz.cli.stopping import Terminated, end_on_signals, stop_on_signals
 from hpcblaz.errors import CommunicatorError
@@ -139,7 +140,7 @@ def test_a_second_signal_ends_at_once(source: Path, tmp_path: Path) -> None:
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    time.sleep(0.2)
+    time.sleep(1.2)
     process.send_signal(signal.SIGINT)
     code, output = finish(process)
     assert code == 130 and "interrupted" in output
@@ -163,11 +164,14 @@ def test_only_a_store_can_be_restarted(capsys: pytest.CaptureFixture[str]) -> No
     assert "OUT.zarr" in capsys.readouterr().err
 
 
-def test_handlers_are_put_back() -> None:
+def test_handlers_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "_ONCE", 0.2)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with pytest.raises(Terminated), end_on_signals(), stop_on_signals() as asked:
         os.kill(os.getpid(), signal.SIGTERM)
         assert asked()
+        os.kill(os.getpid(), signal.SIGTERM)  # the same one, that came twice
+        time.sleep(0.3)
         os.kill(os.getpid(), signal.SIGTERM)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 

@@ -147,12 +147,12 @@ def test_ranks_of_two_nodes_compute_together(cluster: Cluster, time_is_up: str) 
     assert "2 nodes, 4 ranks, 1 threads a rank" in output
     assert cluster.facts(job)["NodeList"] == "n[3-4]"
     found = json.loads(output[output.index("{") :])
-    x = np.load(cluster.folder / "x.npy")
+    x = np.load(cluster.folder / "x.npy").astype(np.longdouble)
     truth = {"mean": x.mean(), "sum": x.sum(), "variance": x.var(), "norm": np.linalg.norm(x.ravel())}
     assert found["ranks"] == 4
     for name, value in truth.items():
         answer = found["statistics"][name]
-        assert abs(answer["value"] - value) <= answer["error"] + 1e-12 * abs(value), name
+        assert abs(answer["value"] - value) <= answer["error"], name
 
 
 def test_a_store_is_within_the_tolerance(cluster: Cluster, expected: dict[str, bytes]) -> None:
@@ -163,19 +163,23 @@ def test_a_store_is_within_the_tolerance(cluster: Cluster, expected: dict[str, b
     assert 0 < error <= a.error.max_abs <= 1e-3 * np.ptp(x) * (1 + 1e-12)
 
 
-def test_a_job_whose_node_fails_is_continued(cluster: Cluster, expected: dict[str, bytes]) -> None:
-    options = "--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1"
-    job = cluster.submit("cpu.sbatch", *compress("node.zarr"), options=options, PAUSE="0.5")
-    cluster.wait(job, lambda: cluster.chunks("node.zarr") >= 4)
-    cluster.machine.run("scontrol", "update", "NodeName=n4", "State=DOWN", "Reason=test")
+@pytest.mark.parametrize("event", ["its node fails", "it is queued again"])
+def test_a_job_is_continued_after(cluster: Cluster, expected: dict[str, bytes], event: str) -> None:
+    options, store = "--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1", f"{event}.zarr"
+    job = cluster.submit("cpu.sbatch", *compress(store), options=options, PAUSE="0.5")
+    cluster.wait(job, lambda: cluster.chunks(store) >= 4)
+    if event == "its node fails":
+        cluster.machine.run("scontrol", "update", "NodeName=n4", "State=DOWN", "Reason=test")
+    else:
+        cluster.machine.run("scontrol", "requeue", job)
     cluster.wait(job, lambda: cluster.facts(job)["Restarts"] == "1")
-    assert not (cluster.folder / "node.zarr").exists()
+    assert not (cluster.folder / store).exists()
     cluster.machine.run("scontrol", "update", "NodeName=n4", "State=RESUME")
     assert cluster.wait(job) == "COMPLETED", cluster.output(job)
     done = re.search(rf"continuing: (\d+) of {CHUNKS} chunks are done", cluster.output(job))
     assert done and int(done[1]) >= 4, cluster.output(job)
     assert cluster.output(job).count("2 nodes, 2 ranks") == 2  # of both starts: the output was added to
-    assert files(cluster, "node.zarr") == expected
+    assert files(cluster, store) == expected
 
 
 def test_a_rank_that_is_killed_ends_the_job_and_another_one_continues(
