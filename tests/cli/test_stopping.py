@@ -136,7 +136,9 @@ def test_a_signal_stops_compressing_and_the_same_command_continues(
 
 def test_a_second_signal_ends_at_once(source: Path, tmp_path: Path) -> None:
     process = start(1, [SLOW, "30", "compress", str(source), str(tmp_path / "a.zarr"), "--tolerance", "1"])
+    until = time.monotonic() + 60
     while not list(tmp_path.glob("a.zarr.partial/store-*/x")):
+        assert time.monotonic() < until
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

@@ -228,6 +228,21 @@ def test_a_chunk_that_somebody_removes_is_missed(
     assert files(store) == expected
 
 
+def test_progress_counts_what_was_done_before(source: Path, tmp_path: Path) -> None:
+    store = tmp_path / "a.zarr"
+    steps: list[tuple[int, int]] = []
+
+    def progress(done: int, of: int) -> None:
+        steps.append((done, of))
+
+    with pytest.raises(StoppedError):  # in the second of four passes: values, chunks, values, chunks
+        work(source, store, SerialCommunicator(), stop=after(15 + 6), progress=progress)
+    assert steps == [(done, 2 * CHUNKS) for done in range(1, 15 + 6 + 1)]
+    steps.clear()
+    work(source, store, SerialCommunicator(), progress=progress)
+    assert steps == [(done, 45) for done in range(7, 46)]  # the first pass is not made again
+
+
 def test_a_journal_that_was_cut_off_is_none(source: Path, tmp_path: Path, expected: dict[str, bytes]) -> None:
     store = tmp_path / "a.zarr"
     with pytest.raises(StoppedError):
