@@ -66,6 +66,7 @@ class Checkpoint:
         self._rank = rank
         self._lock = -1
         self._log = -1
+        self._committing: int | None = None
         self.folder = self.place / f"store-{fingerprint(self._facts)}"
         self._stop = self.place / f"stop-{self._token}"
 
@@ -106,7 +107,7 @@ class Checkpoint:
         ConfigurationError
             If what is there was begun with other facts, and `restart` is false.
         """
-        path = Path(os.path.abspath(path))
+        path = Path(os.path.realpath(path))
         check_replaceable(path)
         place = place_of(path)
         with storage_errors("write", place):
@@ -125,7 +126,7 @@ class Checkpoint:
             if old and (old["tolerances"] or any(place.glob("range-*"))):
                 _check_same(old["facts"], known, place)
             with storage_errors("write", place):
-                if old and old["facts"] == known and work.folder.is_dir():
+                if old and old["facts"] == known and work._is_its_own(old["committing"]):
                     work.continued, work.begun, work.tolerances = True, old["begun"], old["tolerances"]
                     for name in os.listdir(place):
                         if name.startswith("stop-") or name.endswith(".tmp"):
@@ -142,7 +143,7 @@ class Checkpoint:
     @classmethod
     def join(cls, path: Path, shared: Mapping[str, Any], rank: int) -> "Checkpoint":
         """Take part in what another rank has begun."""
-        return cls(Path(os.path.abspath(path)), shared, rank)
+        return cls(Path(os.path.realpath(path)), shared, rank)
 
     def mark_begun(self) -> None:
         """Note, on rank 0, that all of the store but the variables to compress is there."""
@@ -215,6 +216,8 @@ class Checkpoint:
 
     def commit(self) -> None:
         """Bring the store to the disk and give it its name, on rank 0; what had it before is removed."""
+        self._committing = self.folder.stat().st_ino
+        self._write_journal()
         AtomicFolder(self.path, temporary=self.folder).commit()
         self.discard()
 
@@ -242,6 +245,10 @@ class Checkpoint:
         files = (name for name in self.tolerances for _, _, names in os.walk(self.folder / name) for name in names)
         return any(name != "zarr.json" for name in files)
 
+    def _is_its_own(self, committing: int | None) -> bool:
+        """Say whether the store is there, and not what had its name before: the two may have changed places."""
+        return self.folder.is_dir() and committing in (None, self.folder.stat().st_ino)
+
     def _empty(self) -> None:
         """Remove all but the lock. The journal goes first: what is left must not pass for work to continue."""
         with contextlib.suppress(FileNotFoundError):
@@ -254,7 +261,13 @@ class Checkpoint:
                     os.unlink(self.place / name)
 
     def _write_journal(self) -> None:
-        entries = {"format": _FORMAT, "facts": self._facts, "begun": self.begun, "tolerances": self.tolerances}
+        entries = {
+            "format": _FORMAT,
+            "facts": self._facts,
+            "begun": self.begun,
+            "tolerances": self.tolerances,
+            "committing": self._committing,
+        }
         with AtomicFile(self.place / _JOURNAL) as file:
             file.write_at(0, json.dumps(entries, indent=1).encode())
             file.commit()
@@ -317,12 +330,23 @@ def _short(value: Any) -> str:
 
 
 def _sync(folder: Path) -> None:
-    """Bring all files of a folder to the disk."""
+    """Bring all files of a folder to the disk, and their names."""
     with storage_errors("write", folder):
         for place, _, names in os.walk(folder):
             for name in names:
                 with open(os.path.join(place, name), "rb") as file:
                     os.fsync(file.fileno())
+            _sync_names(place)
+        _sync_names(folder.parent)
+
+
+def _sync_names(folder: str | os.PathLike[str]) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):  # some file systems cannot do it for folders
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _locked(place: Path) -> int:
