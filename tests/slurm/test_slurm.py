@@ -24,9 +24,10 @@ PATIENCE = 60  # seconds for a job that nothing holds up
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 HPCBLAZ = f"""#!{sys.executable}
 # hpcblaz with small chunks. Of a job's first start each takes $PAUSE seconds, and rank $KILLED dies at its third one.
+# With $HOLD a file takes a minute to be complete.
 import os, signal, sys, time
 from hpcblaz.cli.main import main
-from hpcblaz.fields import converting
+from hpcblaz.fields import atomic, converting
 converting.CHUNK_CELLS = 2000
 class Slow(converting.Checkpoint):
     written = 0
@@ -38,6 +39,8 @@ class Slow(converting.Checkpoint):
         super().write(name, data)
         self.written += 1
 converting.Checkpoint = Slow
+if "HOLD" in os.environ:
+    atomic.AtomicFile.commit = lambda file: time.sleep(60)
 sys.exit(main())
 """
 
@@ -223,6 +226,16 @@ def test_a_job_that_is_cancelled_stays_out(cluster: Cluster, time_is_up: str) ->
     assert cluster.wait(job, lambda: "EndTime" in cluster.facts(job) and not steps(cluster, job)) == "CANCELLED"
     assert cluster.facts(job)["Restarts"] == "0"
     assert not (cluster.folder / "cancelled.zarr").exists() and cluster.chunks("cancelled.zarr") >= 2
+
+
+def test_a_verb_that_is_ended_leaves_no_half_file(cluster: Cluster, expected: dict[str, bytes]) -> None:
+    options = "--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1"
+    job = cluster.submit("cpu.sbatch", "decompress", "whole.zarr", "y.npy", options=options, HOLD="1")
+    cluster.wait(job, lambda: any(cluster.folder.glob(".hpcblaz-*")))
+    cluster.machine.run("scancel", "--signal=TERM", job)
+    assert cluster.wait(job) == "FAILED"
+    assert cluster.output(job).count("hpcblaz: ended by SIGTERM") == 1, cluster.output(job)
+    assert not any(cluster.folder.glob(".hpcblaz-*")) and not (cluster.folder / "y.npy").exists()
 
 
 def steps(cluster: Cluster, job: str) -> str:
