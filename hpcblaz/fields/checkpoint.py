@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -281,30 +281,6 @@ def place_of(path: Path) -> Path:
 def fingerprint(facts: Mapping[str, Any]) -> str:
     """Return a short name for facts: work of other facts has another folder, and never mixes with it."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def facts_of_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what tells whether a file, or a folder with all that is in it, has been changed.
-
-    Examples
-    --------
-    >>> sorted(facts_of_file(os.devnull))
-    ['bytes', 'changed', 'files', 'path']
-    """
-    root = Path(os.path.abspath(path))
-    with storage_errors("read", root):
-        files = [status for _, status in _statuses(root)]
-    return {
-        "path": str(root),
-        "files": len(files),
-        "bytes": sum(status.st_size for status in files),
-        "changed": max((status.st_mtime_ns for status in files), default=0),
-    }
-
-
-def _statuses(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    for path in [root] if not root.is_dir() else (Path(p, n) for p, _, names in os.walk(root) for n in names):
-        yield path, path.stat()
 
 
 def _journal(place: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import importlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from hpcblaz._version import __version__
 from hpcblaz.backend.blocks import MAX_AXES, default_block_shape
 from hpcblaz.errors import CodecError, ShapeError
-from hpcblaz.fields.checkpoint import facts_of_file
+from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.open_field import Field, candidates, choose, open_field, raw_field
 from hpcblaz.fields.zarr_store import chunk_shape_of, codec_options, without_advice, zarr_module
@@ -131,6 +131,30 @@ def facts_of(path: str | os.PathLike[str], plans: list[Plan], target: Mapping[st
         "codec": {one.name: codec_options(one.codec, None) for one in plans},
         "shapes": {one.name: [one.field.shape, one.field.dtype.str, one.chunk] for one in plans},
     }
+
+
+def facts_of_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what tells whether a file, or a folder with all that is in it, has been changed.
+
+    Examples
+    --------
+    >>> sorted(facts_of_file(os.devnull))
+    ['bytes', 'changed', 'files', 'path']
+    """
+    root = Path(os.path.abspath(path))
+    with storage_errors("read", root):
+        files = [status for _, status in _statuses(root)]
+    return {
+        "path": str(root),
+        "files": len(files),
+        "bytes": sum(status.st_size for status in files),
+        "changed": max((status.st_mtime_ns for status in files), default=0),
+    }
+
+
+def _statuses(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    for path in [root] if not root.is_dir() else (Path(p, n) for p, _, names in os.walk(root) for n in names):
+        yield path, path.stat()
 
 
 def write_rest(folder: Path, dataset: Any, names: list[str]) -> None:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from hpcblaz.errors import ConfigurationError, FileFormatError, StoppedError, StorageError
 from hpcblaz.fields import checkpoint, converting
-from hpcblaz.fields.checkpoint import Checkpoint, facts_of_file, place_of
+from hpcblaz.fields.checkpoint import Checkpoint, place_of
 from hpcblaz.fields.codec import ToleranceCodec
+from hpcblaz.fields.conversion_plan import facts_of_file
 from hpcblaz.fields.converting import convert
 from hpcblaz.mpi import Communicator, SerialCommunicator
 
