@@ -19,6 +19,7 @@ __all__ = [
     "MissingDependencyError",
     "PeerError",
     "ShapeError",
+    "StoppedError",
     "StorageError",
     "ToleranceError",
     "UnsupportedOperationError",
@@ -60,6 +61,10 @@ class FileFormatError(HpcblazError, ValueError):
 
 class StorageError(HpcblazError, OSError):
     """Reading or writing storage failed: a full disk, a missing file, no permission."""
+
+
+class StoppedError(HpcblazError, RuntimeError):
+    """Work was asked to stop, and did; what is done of it is kept, and the same call continues there."""
 
 
 class LayoutError(HpcblazError, ValueError):

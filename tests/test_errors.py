@@ -34,6 +34,7 @@ def test_survives_pickling_with_text_and_notes(cls: type[Exception]) -> None:
         (errors.CodecError, ValueError),
         (errors.FileFormatError, ValueError),
         (errors.StorageError, OSError),
+        (errors.StoppedError, RuntimeError),
         (errors.LayoutError, ValueError),
         (errors.CommunicatorError, RuntimeError),
         (errors.PeerError, RuntimeError),

@@ -19,6 +19,7 @@ from hpcblaz.cli.console import (
     seconds,
     target,
 )
+from hpcblaz.cli.stopping import stop_on_signals
 from hpcblaz.errors import CodecError, ConfigurationError
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.converting import convert
@@ -47,6 +48,9 @@ def register(subparsers: Any) -> None:
     codec.add_argument("--index-dtype", choices=("int8", "int16", "int32"), help="use the block codec")
     codec.add_argument("--keep", type=float, metavar="F", help="fraction of coefficients that the block codec keeps")
     parser.add_argument("--shape", type=integers, metavar="N,N,N", help="shape of a raw file")
+    parser.add_argument(
+        "--restart", action="store_true", help="to OUT.zarr: throw away what a run that was stopped has left"
+    )
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=run)
@@ -62,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
         codec = _codec(arguments)
         if len(arguments.variable) > 1 and not arguments.output.endswith(".zarr"):
             raise ConfigurationError(f"expected one variable, got {len(arguments.variable)}: write them to OUT.zarr")
+        if arguments.restart and not arguments.output.endswith(".zarr"):
+            raise ConfigurationError("expected --restart with OUT.zarr, got another output, which is never continued")
     if arguments.output.endswith(".zarr"):
         return _to_store(arguments, codec, console, start)
     with comm.together():
@@ -107,16 +113,20 @@ def _to_store(arguments: argparse.Namespace, codec: Codec, console: Console, sta
     comm = console.comm
     progress = Progress(comm, f"compressing {arguments.input}")
     try:
-        variables = convert(
-            arguments.input,
-            arguments.output,
-            arguments.variable,
-            comm,
-            target=target(arguments),
-            codec=codec,
-            shape=arguments.shape,
-            progress=progress,
-        )
+        with stop_on_signals() as stop:
+            variables = convert(
+                arguments.input,
+                arguments.output,
+                arguments.variable,
+                comm,
+                target=target(arguments),
+                codec=codec,
+                shape=arguments.shape,
+                progress=progress,
+                stop=stop,
+                restart=arguments.restart,
+                say=console.note,
+            )
     finally:
         progress.close()
     with comm.together():

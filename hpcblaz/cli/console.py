@@ -48,6 +48,12 @@ class Console:
         """Print a line."""
         self.text(text + "\n")
 
+    def note(self, text: str) -> None:
+        """Print a line beside the results: on the standard error."""
+        if self.comm.rank == 0:
+            with contextlib.suppress(OSError):
+                print(f"hpcblaz: {text}", file=sys.stderr, flush=True)
+
     def data(self, value: Any) -> None:
         """Print a value as JSON, with null for what is no finite number."""
         self.text(json.dumps(_finite(value), indent=2, allow_nan=False) + "\n")

@@ -1,7 +1,8 @@
 """The entry point ``hpcblaz``: verbs, exit codes, and errors in one line.
 
 Exit codes: 0 if all went well, 1 for an error (one line on the standard error, and a traceback if HPCBLAZ_DEBUG=1),
-2 for a wrong command line, 130 if interrupted. Under MPI rank 0 prints, and all ranks exit with the same code.
+2 for a wrong command line, 75 if stopped by a signal where the same command continues, 130 if interrupted, 143 if ended
+by SIGTERM. Under MPI rank 0 prints, and all ranks exit with the same code.
 """
 
 import argparse
@@ -9,17 +10,21 @@ import contextlib
 import io
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
 from hpcblaz._version import __version__
 from hpcblaz.cli import bench, compare, compress, decompress, demo, info, plot, stats
 from hpcblaz.cli.console import Console, finish_output
-from hpcblaz.errors import HpcblazError
+from hpcblaz.cli.stopping import Terminated, end_on_signals
+from hpcblaz.errors import HpcblazError, StoppedError
 from hpcblaz.mpi import Communicator, world
 from hpcblaz.mpi.launch import load_mpi
 
 _VERBS = (info, compress, decompress, stats, compare, plot, demo, bench)
+_STOPPED = 75  # of sysexits.h: try again
+_CLEANING = 2.0  # seconds for rank 0, which holds what is half written, before another rank ends the job
 _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 
@@ -62,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0") == "0":
             _report(error)
         return 1
-    return _run(argv, comm)
+    with end_on_signals():
+        return _run(argv, comm)
 
 
 def _run(argv: Sequence[str] | None, comm: Communicator) -> int:
@@ -76,11 +82,14 @@ def _run(argv: Sequence[str] | None, comm: Communicator) -> int:
     except HpcblazError as error:  # raised on every rank
         if comm.rank == 0:
             _report(error)
-        return 1
-    except KeyboardInterrupt:
+        return _STOPPED if isinstance(error, StoppedError) else 1
+    except (KeyboardInterrupt, Terminated) as error:
+        interrupted = isinstance(error, KeyboardInterrupt)
         if comm.rank == 0:
-            print("hpcblaz: interrupted", file=sys.stderr)
-        return _abort(comm, 130)
+            print(f"hpcblaz: {'interrupted' if interrupted else 'ended by SIGTERM'}", file=sys.stderr)
+        else:
+            time.sleep(_CLEANING)
+        return _abort(comm, 130 if interrupted else 143)
     except BaseException as error:  # noqa: BLE001  on one rank only, for all we know: the others must not wait for it
         where = f" on rank {comm.rank} of {comm.size}" if comm.size > 1 else ""
         print(f"hpcblaz: unexpected error{where}: {type(error).__name__}: {error}", file=sys.stderr)

@@ -188,6 +188,12 @@ def _sync_folder(folder: str | os.PathLike[str], path: Path) -> None:
         os.close(descriptor)
 
 
+def check_replaceable(path: Path) -> None:
+    """Raise StorageError if what is at a path is no Zarr store, which a new one may replace."""
+    if os.path.lexists(path) and not (path / "zarr.json").is_file():
+        raise StorageError(f"expected {path} to be a Zarr store or not to be there, got something else there")
+
+
 class AtomicFolder:
     """A new folder that takes its name only when it is complete and on the disk.
 
@@ -209,8 +215,7 @@ class AtomicFolder:
         if temporary is not None:
             self.temporary = temporary
             return
-        if os.path.lexists(self.path) and not (self.path / "zarr.json").is_file():
-            raise StorageError(f"expected {self.path} to be a Zarr store or not to be there, got something else there")
+        check_replaceable(self.path)
         self.temporary = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
         with storage_errors("write", self.path):
             os.mkdir(self.temporary)

@@ -1,67 +1,33 @@
 """From files to Zarr stores whose fields are compressed, chunk by chunk: neither need fit in memory."""
 
-import importlib
+import contextlib
+import itertools
 import math
 import os
+import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend.blocks import MAX_AXES, default_block_shape
-from hpcblaz.errors import CodecError, ShapeError, ToleranceError
-from hpcblaz.fields.atomic import AtomicFolder
-from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
+from hpcblaz.errors import FileFormatError, StoppedError, StorageError, ToleranceError
+from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.checkpoint import Checkpoint
+from hpcblaz.fields.codec import BlockCodec, Codec
+from hpcblaz.fields.conversion_plan import Converted, Plan, facts_of, fields_of, plan, stored_attributes, write_rest
 from hpcblaz.fields.dumping import dumps
-from hpcblaz.fields.open_field import Field, candidates, choose, has_variables, open_dataset, open_field, raw_field
-from hpcblaz.fields.zarr_store import (
-    chunk_name,
-    chunk_shape_of,
-    chunks_of,
-    codec_options,
-    consolidate,
-    create_array,
-    without_advice,
-    zarr_module,
-)
+from hpcblaz.fields.open_field import has_variables, open_dataset
+from hpcblaz.fields.storage import loads
+from hpcblaz.fields.zarr_store import chunk_name, chunks_of, codec_options, consolidate, create_array, zarr_module
 from hpcblaz.mpi import Communicator
 
 CHUNK_CELLS = 1 << 22  # 16 MiB of float32, 32 MiB of float64
 _LOSSLESS = 0.499  # no error of an integer is below a half and not zero
 
 Cells = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Converted:
-    """What became of a variable. Errors are those of the values that the file stands for, scaled if it scales them."""
-
-    variable: str
-    shape: Cells
-    dtype: str
-    chunks: Cells
-    tolerance: float | None
-    input_bytes: int
-    output_bytes: int
-    missing: int
-    max_abs_error: float
-    l2_error: float
-    seconds: float
-
-    @property
-    def ratio(self) -> float:
-        """Bytes of the values over bytes of the chunks."""
-        return self.input_bytes / self.output_bytes if self.output_bytes else 1.0
-
-    @property
-    def bits_per_value(self) -> float | None:
-        """Bits of the chunks a value."""
-        cells = math.prod(self.shape)
-        return 8 * self.output_bytes / cells if cells else None
 
 
 def convert(
@@ -74,11 +40,16 @@ def convert(
     codec: Codec,
     shape: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+    restart: bool = False,
+    say: Callable[[str], None] | None = None,
 ) -> list[Converted]:
     """Write a file as a Zarr store with some of its variables compressed; all else stays as it is.
 
     A collective call: chunks are dealt out to the ranks, and errors are raised on every rank or on none. The store
-    takes its name when it is complete.
+    takes its name when it is complete. Until then the work is in a folder beside it
+    (:mod:`hpcblaz.fields.checkpoint`); if this call ends early, the next one goes on there, on any number of ranks, and
+    makes the very same chunks.
 
     Parameters
     ----------
@@ -92,7 +63,13 @@ def convert(
     shape : sequence of int, optional
         Of a raw file.
     progress : callable, optional
-        Called with the chunks done and those of this rank.
+        Called with the chunks done and those there are, of all ranks, as this rank reckons by its own.
+    stop : callable, optional
+        Asked between chunks whether to stop; on any rank, for all.
+    restart : bool, default False
+        Throw away what an earlier call has left.
+    say : callable, optional
+        Called, on rank 0, with what the user should know of work that is continued or kept.
 
     Returns
     -------
@@ -101,161 +78,179 @@ def convert(
 
     Raises
     ------
+    StoppedError
+        If it was stopped; what is done is kept.
+    ConfigurationError
+        If the work that an earlier call has left is of another input or other options.
     ToleranceError
         If the target is the size (``rate``), which no chunk by itself can keep to.
     HpcblazError
-        As reading, compressing and writing do.
+        As reading, compressing and writing do. What is done is kept, too, if any chunk is.
     """
     with comm.together():
         dataset = open_dataset(path) if has_variables(path) else None
-        fields = _fields(path, variables, dataset, shape)
         if "rate" in target:
             raise ToleranceError(
                 "expected --tolerance, --relative or --psnr for a store, got --rate: a chunk does not know how many "
                 "bits the others need; use --index-dtype for a size that is known"
             )
-    folder: AtomicFolder | None = None
+        fields = fields_of(path, variables, dataset, shape)
+        plans = [plan(name, one, codec, CHUNK_CELLS) for name, one in fields]
+    checkpoint: Checkpoint | None = None
+    committed = False
     try:
         with comm.together():
             if comm.rank == 0:
-                folder = AtomicFolder(store)
-                _write_rest(folder.temporary, dataset, [name for name, _ in fields])
-        place = comm.broadcast(None if folder is None else str(folder.temporary))
-        shared = folder or AtomicFolder(store, temporary=Path(place))
-        work = _Work(comm, shared, codec, target, progress, len(fields))
-        found = [work.convert(name, one) for name, one in fields]
+                checkpoint = Checkpoint.begin(Path(store), facts_of(path, plans, target), restart=restart)
+                if not checkpoint.begun:
+                    write_rest(checkpoint.folder, dataset, [one.name for one in plans])
+                    checkpoint.mark_begun()
+        shared = comm.broadcast(None if checkpoint is None else checkpoint.shared)
+        if checkpoint is None:
+            checkpoint = Checkpoint.join(Path(store), shared, comm.rank)
+        work = _Work(comm, checkpoint, target, plans, progress, stop, say)
+        found = work.run()
         with comm.together():
-            if folder is not None:
-                consolidate(folder.temporary)
-                folder.commit()
+            if comm.rank == 0:
+                consolidate(checkpoint.folder)
+                checkpoint.commit()
+        committed = True
         return found
     finally:
-        if folder is not None:
-            folder.discard()
+        if checkpoint is not None:
+            if comm.rank == 0 and not committed:
+                _leave(checkpoint, say)
+            checkpoint.close()
         if dataset is not None:
             dataset.close()
 
 
-def _fields(
-    path: str | os.PathLike[str], variables: Sequence[str], dataset: Any, shape: Sequence[int] | None
-) -> list[tuple[str, Field]]:
-    """Return the fields to compress, as they are stored, with the names that they get."""
-    if dataset is None:
-        fields = [open_field(path, name, shape) for name in (variables or [None])]  # type: ignore[list-item]
-        stem = Path(path).name.split(".")[0] or "field"  # where a file holds one field, without a name
-        names = [stem if one.name == str(Path(path)) else one.name.strip("/").replace("/", "_") for one in fields]
-        return list(zip(names, fields, strict=True))
-    names = list(dict.fromkeys(variables)) or [choose(candidates(dataset), dataset.variables, None, path)]
-    return [(choose([], dataset.variables, name, path), raw_field(dataset, name)) for name in names]
-
-
-def _write_rest(folder: Path, dataset: Any, names: list[str]) -> None:
-    """Begin the store: all variables but some, and the attributes of the dataset."""
-    if dataset is None:
-        zarr_module().create_group(str(folder), zarr_format=3)
-        return
-    rest = dataset.drop_vars(names)
-    for variable in rest.variables.values():
-        variable.encoding = {} if "_FillValue" in variable.attrs else {"_FillValue": None}  # and none is made up
-    with without_advice():
-        rest.to_zarr(str(folder), mode="w", zarr_format=3, consolidated=False)
-
-
-def block_shape_of(shape: Cells) -> Cells:
-    """Return the block shape for a chunk: no sides along extents of one, nor along axes that are joined."""
-    last = shape[-MAX_AXES:] if len(shape) <= MAX_AXES else (1, *shape[1 - MAX_AXES :])
-    sides = iter(default_block_shape(max(1, sum(n > 1 for n in last))))
-    return tuple(next(sides) if n > 1 else 1 for n in last)
+def _leave(checkpoint: Checkpoint, say: Callable[[str], None] | None) -> None:
+    """Keep unfinished work if anything of it is worth it."""
+    if not checkpoint.holds_results():
+        checkpoint.discard()
+    elif say is not None:
+        say(f"what is done is kept in {checkpoint.place}: the same command continues there")
 
 
 class _Work:
-    """Compresses variables one after the other, each rank its chunks."""
+    """Compresses variables one after the other; the ranks share the chunks that are not done."""
 
     def __init__(
         self,
         comm: Communicator,
-        folder: AtomicFolder,
-        codec: Codec,
+        checkpoint: Checkpoint,
         target: Mapping[str, float],
+        plans: list[Plan],
         progress: Callable[[int, int], None] | None,
-        variables: int,
+        stop: Callable[[], bool] | None,
+        say: Callable[[str], None] | None,
     ) -> None:
-        self._comm, self._folder, self._codec, self._target = comm, folder, codec, target
-        self._progress, self._variables, self._number = progress, variables, 0
+        self._comm, self._checkpoint, self._target, self._plans = comm, checkpoint, target, plans
+        self._progress, self._stop, self._say = progress, stop, say
+        self._total = sum(one.count for one in plans)
+        self._chunks_done = 0  # of all ranks and variables
+        self._steps = self._total  # these and, if a range is to be found, the chunks to look through
+        self._steps_done = 0
 
-    def convert(self, name: str, one: Field) -> Converted:
+    def run(self) -> list[Converted]:
+        """Return what became of the variables."""
+        before = [self._done_before(number) for number in range(len(self._plans))]
+        ranges = [self._ranges_before(number) for number in range(len(self._plans))]
+        self._chunks_done = sum(len(positions) for positions, _ in before)
+        self._steps_done = self._chunks_done + sum(map(len, ranges))
+        if "tolerance" not in self._target:
+            new = (one for one in self._plans if one.name not in self._checkpoint.tolerances)
+            self._steps += sum(one.count for one in new if not isinstance(one.codec, BlockCodec))
+        if self._checkpoint.continued and self._comm.rank == 0 and self._say is not None:
+            known = sum(map(len, ranges))
+            more = f", and the range of {known} is known" if known and not self._chunks_done else ""
+            self._say(f"continuing: {self._chunks_done} of {self._total} chunks are done{more}")
+        return [self._convert(number, *before[number], ranges[number]) for number in range(len(self._plans))]
+
+    def _convert(
+        self, number: int, done: set[int], sums: NDArray[np.float64], ranges: dict[int, tuple[float, float]]
+    ) -> Converted:
         start = time.perf_counter()
-        comm = self._comm
+        comm, one = self._comm, self._plans[number]
+        known = one.name in self._checkpoint.tolerances
+        tolerance = self._checkpoint.tolerances[one.name] if known else self._tolerance(number, ranges)
         with comm.together():
-            if not one.shape:
-                raise ShapeError(f"expected a field with axes, got the single number {name!r}: leave it as it is")
-            sides = self._codec.block_shape or block_shape_of(one.shape)
-            aligned = (1,) * (len(one.shape) - len(sides)) + sides
-            if len(aligned) != len(one.shape):
-                raise CodecError(f"expected block sides for {len(one.shape)} axes of {name!r}, got {sides}")
-            chunk = chunk_shape_of(one.shape, aligned, CHUNK_CELLS)
-            scale = abs(float(np.asarray(one.attributes.get("scale_factor", 1.0)).reshape(-1)[0])) or 1.0
-        passes = 1 if "tolerance" in self._target or isinstance(self._codec, BlockCodec) else 2
-        tolerance = self._tolerance(one, chunk, scale, passes)
-        with comm.together():
-            codec = _with_sides(self._codec, sides)
-            stored = tolerance
-            if stored is not None and one.dtype.kind in "iu":
-                stored = max(stored, _LOSSLESS)  # integers come back exactly: there is no need to be nearer
-            options = codec_options(codec, stored, one.fill_value)
-            if comm.rank == 0:
-                create_array(
-                    self._folder.temporary,
-                    name,
-                    shape=one.shape,
-                    chunks=chunk,
-                    dtype=one.dtype,
-                    codec=options,
-                    dimensions=one.dims,
-                    attributes=_stored_attributes(one),
-                )
+            if comm.rank == 0 and not known:
+                self._create(one, tolerance)
         comm.barrier()
-        sums = np.zeros(4)  # bytes, missing cells, largest error, square of the 2-norm
         with comm.together():
-            array = zarr_module().open_array(str(self._folder.temporary), path=name, mode="r")
+            array = zarr_module().open_array(str(self._checkpoint.folder), path=one.name, mode="r")
             encoder = array.metadata.codecs[0]
-            for index, values in self._chunks(one, chunk, passes - 1, passes):
+            mine, stopped = 0, False
+            for _, index, values in self._chunks(one, done):
+                if values is None:
+                    stopped = True
+                    break
                 a = encoder.compress(values)
                 record = dumps(a)
-                self._folder.write(chunk_name(array, name, index), record)
-                gone = 0 if a._missing is None else a._missing.count
-                sums = np.array(
-                    [sums[0] + len(record), sums[1] + gone, max(sums[2], a.error.max_abs), sums[3] + a.error.l2**2]
-                )
-        self._number += 1
+                self._checkpoint.write(chunk_name(array, one.name, index), record)
+                sums, mine = _added(sums, a, len(record)), mine + 1
+        self._meet(mine, stopped)
+        self._chunks_done += one.count - len(done)
+        with comm.together():
+            for position, (index, _, _) in enumerate(chunks_of(one.field.shape, one.chunk) if one.count else ()):
+                file = self._checkpoint.folder / chunk_name(array, one.name, index)
+                if position % comm.size == comm.rank and not file.is_file():
+                    raise StorageError(f"expected {file}, got nothing there: was it removed? Run the command again")
         total = comm.allgather(sums)
-        size = math.prod(one.shape) * one.dtype.itemsize
         return Converted(
-            name,
-            one.shape,
-            one.dtype.name,
-            chunk,
-            None if tolerance is None else tolerance * scale,
-            size,
+            one.name,
+            one.field.shape,
+            one.field.dtype.name,
+            one.chunk,
+            None if tolerance is None else tolerance * one.scale,
+            math.prod(one.field.shape) * one.field.dtype.itemsize,
             int(total[:, 0].sum()),
             int(total[:, 1].sum()),
-            float(total[:, 2].max()) * scale,
-            math.sqrt(float(total[:, 3].sum())) * scale * (1 + 2.0**-40),
+            float(total[:, 2].max()) * one.scale,
+            math.sqrt(float(total[:, 3].sum())) * one.scale * (1 + 2.0**-40),
             float(comm.allgather([time.perf_counter() - start]).max()),
         )
 
-    def _tolerance(self, one: Field, chunk: Cells, scale: float, passes: int) -> float | None:
+    def _create(self, one: Plan, tolerance: float | None) -> None:
+        """Make the array of a variable, without chunks, and note its tolerance."""
+        stored = tolerance
+        if stored is not None and one.field.dtype.kind in "iu":
+            stored = max(stored, _LOSSLESS)  # integers come back exactly: there is no need to be nearer
+        shutil.rmtree(self._checkpoint.folder / one.name, ignore_errors=True)  # of a run that died right here
+        create_array(
+            self._checkpoint.folder,
+            one.name,
+            shape=one.field.shape,
+            chunks=one.chunk,
+            dtype=one.field.dtype,
+            codec=codec_options(one.codec, stored, one.field.fill_value),
+            dimensions=one.field.dims,
+            attributes=stored_attributes(one.field),
+        )
+        self._checkpoint.mark_created(one.name, tolerance)
+
+    def _tolerance(self, number: int, ranges: dict[int, tuple[float, float]]) -> float | None:
         """Return the tolerance of the values as they are stored; of a range, which takes a pass over all values."""
-        if isinstance(self._codec, BlockCodec):
+        one = self._plans[number]
+        if isinstance(one.codec, BlockCodec):
             return None
-        if passes == 1:
-            return self._target["tolerance"] / scale
-        low, high = math.inf, -math.inf
+        if "tolerance" in self._target:
+            return self._target["tolerance"] / one.scale
+        low = min((found[0] for found in ranges.values()), default=math.inf)
+        high = max((found[1] for found in ranges.values()), default=-math.inf)
         with self._comm.together():
-            for _, values in self._chunks(one, chunk, 0, passes):
-                numbers = values[np.isfinite(values) & (values != one.fill_value)].astype(np.float64)
-                if numbers.size:
-                    low, high = min(low, float(numbers.min())), max(high, float(numbers.max()))
+            stopped = False
+            for position, _, values in self._chunks(one, set(ranges)):
+                if values is None:
+                    stopped = True
+                    break
+                least, most = _range(values, one)
+                self._checkpoint.note_range(number, position, least, most)
+                low, high = min(low, least), max(high, most)
+            self._checkpoint.close_ranges()
+        self._meet(0, stopped)
         extents = self._comm.allgather([low, high])
         low, high = float(extents[:, 0].min()), float(extents[:, 1].max())
         if not low < high:  # constant, or nothing: exact with any tolerance
@@ -264,31 +259,67 @@ class _Work:
             return self._target["relative"] * (high - low)
         return float((high - low) * 10 ** (-self._target["psnr"] / 20))
 
-    def _chunks(self, one: Field, chunk: Cells, number: int, passes: int) -> Iterator[tuple[Cells, NDArray[Any]]]:
-        """Yield the index and the values of this rank's chunks."""
-        count = math.prod(-(-n // c) for n, c in zip(one.shape, chunk, strict=True) if c)
-        mine = -(-count // self._comm.size)
-        rank, size = self._comm.rank, self._comm.size
-        for position, (index, first, extents) in enumerate(chunks_of(one.shape, tuple(max(1, c) for c in chunk))):
-            if position % size != rank or not math.prod(extents):
-                continue
-            yield index, one[tuple(slice(f, f + n) for f, n in zip(first, extents, strict=True))]
+    def _chunks(self, one: Plan, done: Collection[int]) -> Iterator[tuple[int, Cells, NDArray[Any] | None]]:
+        """Yield position, index and values of this rank's share of what is not done; no values when it is to stop."""
+        comm, begun = self._comm, self._steps_done
+        rest = ((i, *chunk) for i, chunk in enumerate(chunks_of(one.field.shape, one.chunk)) if i not in done)
+        for position, index, first, extents in itertools.islice(rest if one.count else (), comm.rank, None, comm.size):
+            if self._checkpoint.asked_to_stop(self._stop):
+                yield position, index, None
+                return
+            yield position, index, one.field[tuple(slice(f, f + n) for f, n in zip(first, extents, strict=True))]
+            self._steps_done = min(self._steps_done + comm.size, begun + one.count - len(done))
             if self._progress is not None:
-                share = (self._number * passes + number) * mine + position // size + 1
-                self._progress(share, self._variables * passes * mine)
+                self._progress(self._steps_done, self._steps)
+        self._steps_done = begun + one.count - len(done)
+
+    def _meet(self, mine: int, stopped: bool) -> None:
+        """Let all ranks stop if one of them did."""
+        met = self._comm.allgather([mine, stopped])
+        if met[:, 1].any():
+            done = self._chunks_done + int(met[:, 0].sum())
+            raise StoppedError(f"stopped as asked: {done} of {self._total} chunks are done")
+
+    def _done_before(self, number: int) -> tuple[set[int], NDArray[np.float64]]:
+        """Return the positions of the chunks that are there and whole, and the sums of this rank's share of them."""
+        comm, one, sums = self._comm, self._plans[number], np.zeros(4)
+        mine: list[int] = []
+        if not self._checkpoint.continued or one.name not in self._checkpoint.tolerances:
+            return set(), sums
+        with comm.together():
+            array = zarr_module().open_array(str(self._checkpoint.folder), path=one.name, mode="r")
+            for position, (index, _, extents) in enumerate(chunks_of(one.field.shape, one.chunk) if one.count else ()):
+                record = None
+                if position % comm.size == comm.rank:
+                    record = self._checkpoint.read(chunk_name(array, one.name, index))
+                if record is None:
+                    continue
+                with contextlib.suppress(FileFormatError):  # a disk that lost a part of it: the chunk is made again
+                    a = loads(record)
+                    if a.shape == array.metadata.codecs[0].field_shape(extents):
+                        mine.append(position)
+                        sums = _added(sums, a, len(record))
+        return set(itertools.chain.from_iterable(comm.gather_objects(mine))), sums
+
+    def _ranges_before(self, number: int) -> dict[int, tuple[float, float]]:
+        """Return the ranges of chunks that are known, of a variable whose tolerance is not known."""
+        comm = self._comm
+        found: dict[int, tuple[float, float]] = {}
+        if not self._checkpoint.continued or self._plans[number].name in self._checkpoint.tolerances:
+            return found
+        with comm.together():
+            if comm.rank == 0:
+                found = self._checkpoint.known_ranges(number)
+        return dict(comm.broadcast(found))
 
 
-def _with_sides(codec: Codec, sides: Cells) -> Codec:
-    if isinstance(codec, ToleranceCodec):
-        return ToleranceCodec(sides, codec.transform)
-    return BlockCodec(sides, codec.transform, codec.index_dtype, codec.keep)
+def _added(sums: NDArray[np.float64], a: CompressedArray, length: int) -> NDArray[np.float64]:
+    """Return the sums over chunks with one more: bytes, missing cells, largest error, square of the 2-norm."""
+    gone = 0 if a._missing is None else a._missing.count
+    return np.array([sums[0] + length, sums[1] + gone, max(sums[2], a.error.max_abs), sums[3] + a.error.l2**2])
 
 
-def _stored_attributes(one: Field) -> dict[str, Any]:
-    """Return the attributes of a variable as xarray has them in a store: the fill value in its own encoding."""
-    attributes = dict(one.attributes)
-    if "_FillValue" in attributes:
-        coder = importlib.import_module("xarray.backends.zarr").FillValueCoder
-        value = np.nan if one.fill_value is None else attributes["_FillValue"]
-        attributes["_FillValue"] = coder.encode(one.dtype.type(value), one.dtype)
-    return attributes
+def _range(values: NDArray[Any], one: Plan) -> tuple[float, float]:
+    """Return the least and the largest of the values that are numbers."""
+    numbers = values[np.isfinite(values) & (values != one.field.fill_value)].astype(np.float64)
+    return (float(numbers.min()), float(numbers.max())) if numbers.size else (math.inf, -math.inf)

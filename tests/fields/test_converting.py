@@ -21,7 +21,8 @@ from hpcblaz.cli.main import main
 from hpcblaz.errors import FileFormatError, HpcblazError, StorageError
 from hpcblaz.fields import converting
 from hpcblaz.fields.codec import ToleranceCodec
-from hpcblaz.fields.converting import block_shape_of, convert
+from hpcblaz.fields.conversion_plan import block_shape_of
+from hpcblaz.fields.converting import convert
 from hpcblaz.mpi import world
 
 for package in ("zarr", "xarray", "netCDF4"):
@@ -122,7 +123,7 @@ def test_a_failure_leaves_the_old_store(source: Path, tmp_path: Path, monkeypatc
     def full(*arguments: Any) -> None:
         raise StorageError("the disk is full")
 
-    monkeypatch.setattr(converting.AtomicFolder, "write", full)
+    monkeypatch.setattr(converting.Checkpoint, "write", full)
     with pytest.raises(StorageError, match="full"):
         attempt()
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
@@ -217,7 +218,7 @@ def test_ranks_share_the_chunks(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
 
 
-def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+def test_a_rank_that_fails_fails_all_and_the_others_work_is_kept(source: Path, tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(
         "import sys\n"
@@ -229,13 +230,18 @@ def test_a_rank_that_fails_fails_all_and_leaves_nothing(source: Path, tmp_path: 
         "    raise StorageError('the disk is full')\n"
         "converting.CHUNK_CELLS = 2000\n"
         "if world().rank == 2:\n"
-        "    converting.AtomicFolder.write = full\n"
+        "    converting.Checkpoint.write = full\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
     status, output = launch(3, [str(script), *argv], 300)
-    assert status == 1 and output.count("the disk is full") == 1, output
-    assert [p.name for p in tmp_path.iterdir()] == ["run.py"]
+    assert status == 1 and output.count("the disk is full") == 1 and output.count("is kept in") == 1, output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr.partial", "run.py"]
+    assert main(argv) == 1  # chunks are larger here: another store
+    script.write_text(script.read_text().replace("world().rank == 2", "False"))
+    status, output = launch(2, [str(script), *argv], 300)
+    assert status == 0 and "continuing: " in output, output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.zarr", "run.py"]
 
 
 def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> None:
@@ -243,16 +249,19 @@ def test_what_is_killed_halfway_is_never_seen(source: Path, tmp_path: Path) -> N
         "import os, signal, sys\n"
         "from hpcblaz.cli.main import main\n"
         "from hpcblaz.fields import converting\n"
-        "write = converting.AtomicFolder.write\n"
+        "write = converting.Checkpoint.write\n"
         "def once(*arguments):\n"
         "    write(*arguments)\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
-        "converting.AtomicFolder.write = once\n"
+        "converting.Checkpoint.write = once\n"
         "main(sys.argv[1:])\n"
     )
     argv = ["compress", str(source), str(tmp_path / "a.zarr"), "-v", "packed", "--tolerance", "0.1"]
     assert subprocess.run([sys.executable, "-c", code, *argv]).returncode == -signal.SIGKILL
-    assert [p.suffix for p in tmp_path.iterdir()] == [".tmp"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr.partial"]
+    assert not hb.fields.open_field.is_store(tmp_path / "a.zarr.partial")
+    assert main(argv) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["a.zarr"]
 
 
 @pytest.fixture(scope="module")
