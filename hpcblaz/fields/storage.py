@@ -11,7 +11,6 @@ from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import FileFormatError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.container import Container
-from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.fileformat import FileHeader
 from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.regroup import Part, regroup
@@ -91,8 +90,7 @@ def open(
     variable : str, optional
         Which array of a store; it need not be given if there is only one with that codec.
     layout : Layout, Communicator or mpi4py.MPI.Intracomm, optional
-        How to split the array, as for :func:`hpcblaz.load`. Every rank reads the whole array of a store, compressed,
-        and keeps its part.
+        How to split the array, as for :func:`hpcblaz.load`. Every rank reads the chunks that have cells of its part.
     device : {'cpu', 'gpu'}, default 'cpu'
         Where the array is to live.
 
@@ -130,10 +128,7 @@ def open(
         return load(path, layout, device=device)
     with comm.together():
         on_gpu = choose_device(device) == "gpu"
-        array = open_store(path, variable)
-    if given is not None or comm.size > 1:
-        with comm.together(), Container(dumps(array)) as record:
-            array = _assemble(record, _wanted(record.header, given, comm))
+    array = open_store(path, variable, given, comm)
     if on_gpu and comm.size > 1:
         gpu.use_device(device_number(comm, gpu.device_count()))
     return array.to_device("gpu") if on_gpu else array
