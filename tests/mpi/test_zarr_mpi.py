@@ -69,7 +69,7 @@ def test_a_store_is_the_same_whoever_writes_it(
 ) -> None:
     layout = layouts(comm, shape)[0]
     a = 2 * compressed(shape, kind, layout) + 1
-    for number, chunks in enumerate([(8, 4, 8), (12, 8, 4), (40, 16, 12), None]):
+    for number, chunks in enumerate([(12, 8, 12), (40, 8, 12), None]):
         path, one = folder / f"{number}.zarr", folder / "one.zarr"
         a.save(path, chunks=chunks, attributes={"units": "K"})
         a.save(folder / "a.hbz", attributes={"units": "K"})
@@ -87,15 +87,16 @@ def test_a_store_is_the_same_whoever_writes_it(
 @pytest.mark.parametrize("shape", SHAPES)
 def test_any_ranks_read_what_any_wrote(comm: Communicator, folder: Path, shape: tuple[int, ...], kind: str) -> None:
     path = folder / "a.zarr"
-    for number, layout in enumerate(layouts(comm, shape)):
+    ways = layouts(comm, shape)
+    for layout, chunks in [(ways[0], None), (ways[-1], (12, 8, 8))]:
         a = compressed(shape, kind, layout)
-        a.save(path, chunks=[None, (8, 4, 8), (12, 4, 4), (4, 16, 8)][number], attributes={"units": "K"})
+        a.save(path, chunks=chunks, attributes={"units": "K"})
         one = hb.open(path)
         values = one.decompress()
         np.testing.assert_array_equal(values[layout.slices], a.decompress())
         assert one.error.max_abs == a.error.max_abs or not a.size
         assert one.error.l2 >= a.error.l2 and one.attributes == {"units": "K"}
-        for other in [comm, *layouts(comm, shape)]:
+        for other in [comm, ways[1], ways[-1]]:
             b = hb.open(path, layout=other)
             if isinstance(other, Layout) or comm.size > 1:
                 assert b.layout is not None
