@@ -15,6 +15,7 @@ from typing import Any
 
 from hpcblaz._version import __version__
 from hpcblaz.backend.threads import thread_count
+from hpcblaz.cli import bench_storage
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
@@ -40,11 +41,12 @@ def register(subparsers: Any) -> None:
         description="Measure sizes, errors, speeds and bounds beside zfp, SZ3 and NumPy, all in one run and taking "
         "turns. What is not installed (pip install 'hpcblaz[bench]') is named and left out.",
     )
-    parser.add_argument("what", choices=["fields"], help="what to measure")
+    parser.add_argument("what", choices=["fields", "storage"], help="what to measure")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     parser.add_argument("--gpu", action="store_true", help="measure on the GPU, beside copies on it and CuPy")
     parser.add_argument("--quick", action="store_true", help="small fields and few repeats: a trial in half a minute")
     parser.add_argument("--threads", type=int, metavar="N", help="threads of operations and of NumPy (default: 2)")
+    parser.add_argument("--ranks", type=int, metavar="N", help="of storage: ranks that write (default: 4)")
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="show how every ratio changed since OLD.json")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sizes and speeds")
     parser.set_defaults(run=run)
@@ -71,6 +73,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (arguments.json, arguments.plot):  # before minutes of work
         if path is not None and not path.absolute().parent.is_dir():
             raise StorageError(f"expected a folder to write {path} to, got none: make {path.absolute().parent}")
+    if arguments.what == "storage":
+        return bench_storage.run(arguments, machine())
     old = None if arguments.against is None else _read(arguments.against)
     if arguments.plot is not None:
         if arguments.gpu:
