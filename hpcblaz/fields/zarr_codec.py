@@ -160,10 +160,14 @@ class FieldCodec(ArrayBytesCodec):
             device="cpu",
         )
 
+    @staticmethod
+    def record(data: Any) -> CompressedArray:
+        """Return the compressed array that the bytes of a chunk are."""
+        count_read(chunks=1, bytes_read=memoryview(data).nbytes)
+        return loads(data)
+
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        data = chunk_bytes.as_buffer_like()
-        record = loads(data)
-        count_read(chunks=1, bytes_read=len(memoryview(data)))
+        record = self.record(chunk_bytes.as_buffer_like())
         taken = _taken.get()
         if taken is not None:
             taken.append(record)

@@ -17,7 +17,7 @@ from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.boxes import Box, Held, chunks_sharing, exponents_of, held_part, put_together
 from hpcblaz.fields.codec import BlockCodec, Codec, with_block_shape
 from hpcblaz.fields.scalars import ErrorBound
-from hpcblaz.fields.zarr_store import chunk_name, zarr_module
+from hpcblaz.fields.zarr_store import Cells, chunk_name, zarr_module
 from hpcblaz.mpi import Communicator, Layout
 
 
@@ -54,10 +54,11 @@ def open_store(
         asks = wanted is None or (wanted.rank, wanted.size) == (comm.rank, comm.size)
         split = wanted if asks and 1 <= array.ndim <= MAX_AXES else None
         box = Box((0,) * array.ndim, tuple(array.shape)) if split is None else Box.of(split.slices)
+        ways = None if wanted is None else wanted.splits, split is None
         pieces = list(_records(array, box, path))
         if _stamp(array, path) != stamp:
             raise StorageError(f"expected {path} to stay as it is, got another store: it was replaced meanwhile")
-    facts = _merged(comm.gather_objects((stamp, _facts_of(pieces, split))), path)
+    facts = _merged(comm.gather_objects((stamp, ways, _facts_of(pieces, split))), path)
     with comm.together():
         part = _joined(array, pieces, facts, box, codec)
     attributes = json.loads(json.dumps(dict(array.attrs), default=str), parse_constant=str)  # files take no NaN
@@ -170,19 +171,32 @@ def _records(array: Any, box: Box, path: Any) -> Iterator[_Piece]:
     codec = _inner_codecs(array)[0]
     counts = [-(-n // c) for n, c in zip(array.shape, array.chunks, strict=True)]
     for index, chunk in chunks_sharing(array.shape, array.chunks, box):
-        with codec.taking_records() as records, storage_errors("read", Path(path)):
+        with storage_errors("read", Path(path)):
             try:
-                array[chunk.slices]
+                record: CompressedArray | None = _stored(array, codec, index, chunk, path)
             except (HpcblazError, ValueError) as error:  # ValueError: checksums of shards are Zarr's own
                 name = f" {chunk_name(array, array.path, index)}" if array.shards is None else ""
                 raise FileFormatError(f"{path}: {error}, in the chunk{name} from cell {chunk.first} on") from None
-        if records and records[0].dtype != array.dtype.newbyteorder("="):
-            raise FileFormatError(f"{path}: expected chunks of {array.dtype}, got {records[0].dtype}: it is damaged")
-        record = records[0] if records else codec.compress(np.full(chunk.extents, array.fill_value, array.dtype))
+        if record is None:
+            record = codec.compress(np.full(chunk.extents, array.fill_value, array.dtype))
+        if record.dtype != array.dtype.newbyteorder("="):
+            raise FileFormatError(f"{path}: expected chunks of {array.dtype}, got {record.dtype}: it is damaged")
         if record.shape not in (chunk.extents, codec.field_shape(chunk.extents)):  # its end was fill value
             record = _again(codec.compress(array[chunk.slices]), record.error.max_abs, record.error.l2)
         number = int(np.ravel_multi_index(index, counts)) if counts else 0
         yield _Piece(number, chunk, record)
+
+
+def _stored(array: Any, codec: Any, index: Cells, chunk: Box, path: Any) -> CompressedArray | None:
+    """Return a chunk as it is stored; None if it was never written."""
+    if array.shards is None:  # its file is the record
+        try:
+            return codec.record(Path(path, chunk_name(array, array.path, index)).read_bytes())  # type: ignore[no-any-return]
+        except FileNotFoundError:
+            return None
+    with codec.taking_records() as records:
+        array[chunk.slices]
+    return records[0] if records else None
 
 
 def _stamp(array: Any, path: Any) -> tuple[Any, ...]:
@@ -235,9 +249,11 @@ def _least(pairs: list[tuple[int, int]]) -> tuple[int, int] | None:
     return (min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)) if pairs else None
 
 
-def _merged(found: list[tuple[tuple[Any, ...], _Facts]], path: Any) -> _Facts:
+def _merged(found: list[tuple[tuple[Any, ...], tuple[Any, ...], _Facts]], path: Any) -> _Facts:
     """Return what all ranks know together: the same as one rank that reads all chunks."""
-    stamps, facts = zip(*found, strict=True)
+    stamps, ways, facts = zip(*found, strict=True)
+    if any(way != ways[0] for way in ways):
+        raise LayoutError(f"expected the same layout on all ranks, got the splits {[way[0] for way in ways]}")
     if any(stamp != stamps[0] for stamp in stamps):
         raise StorageError(f"expected one store {path} on all ranks, got different ones: it was replaced meanwhile")
     kinds: list[tuple[Any, ...]] = []

@@ -191,6 +191,8 @@ def test_what_does_not_fit_is_refused_by_all(comm: Communicator, folder: Path) -
     if comm.size > 1:
         with pytest.raises(CodecError, match="agree on all ranks, got other factor on rank 1"):
             a._replace(factor=1.0 + comm.rank).save(path)
+        with pytest.raises(LayoutError, match="expected the same layout on all ranks"):
+            hb.open(path, layout=layouts(comm, shape)[2 if comm.rank else 1])
         with pytest.raises(LayoutError, match="expected the same chunks on all ranks"):
             a.save(path, chunks=(4 * (1 + comm.rank), 4, 4))
     comm.barrier()
