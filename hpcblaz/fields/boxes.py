@@ -108,9 +108,11 @@ def put_together(
         exponents = (min(pair[0] for pair in found), min(pair[1] for pair in found))
     if len(used) == 1 and used[0].box == box and exponents_of(used[0].blocks) == exponents:
         return used[0]._replace(numerics=numerics)
-    if _are_stacked(used, box, numerics, exponents):
+    used.sort(key=lambda part: part.first)
+    rows = _slabs(used, box, numerics, exponents)
+    if rows is not None:
         empty = empty_blocks(codec, numerics) if isinstance(codec, BlockCodec) else None
-        blocks = assemble([(part.numerics.grid, part.blocks) for part in used], numerics, empty)
+        blocks = assemble([(part.numerics.grid, part.blocks) for part in used], numerics, empty, rows)
     else:
         parts = [(part.blocks, part.numerics, part.first) for part in used]
         blocks = regroup(parts, numerics, box.first, codec, exponents)
@@ -121,18 +123,29 @@ def put_together(
     return Held(blocks, numerics, join(box.extents, places), box.first)
 
 
-def _are_stacked(parts: Sequence[Held], box: Box, numerics: Numerics, exponents: tuple[int, int]) -> bool:
-    """Say whether parts are slabs of a box, in order and of whole tiles: records can be put one behind the other."""
-    rows = tile_rows(numerics.grid) if box.size else 1
-    row = box.first[0]
+def _slabs(
+    parts: Sequence[Held], box: Box, numerics: Numerics, exponents: tuple[int, int]
+) -> list[tuple[int, int]] | None:
+    """Return the cells along the first axis that a box takes of parts, if they are slabs that give it whole tiles.
+
+    Their records can be put one behind the other then, as they are. None if they cannot.
+    """
+    if not box.size:
+        return None
+    step, row, stop = tile_rows(numerics.grid), box.first[0], box.first[0] + box.extents[0]
+    rows = []
     for part in parts:
         first, extents = part.box
-        if (first[0], first[1:], extents[1:]) != (row, box.first[1:], box.extents[1:]) or (row - box.first[0]) % rows:
-            return False
-        if exponents_of(part.blocks) != exponents:
-            return False
-        row += extents[0]
-    return bool(parts) and row == box.first[0] + box.extents[0]
+        end = min(stop, first[0] + extents[0])
+        cuts = [row - box.first[0], row - first[0]]  # where tiles must begin: those of the box, and those of the part
+        cuts += [end - box.first[0]] if end < stop else []
+        cuts += [end - first[0]] if end < first[0] + extents[0] else []
+        across = (first[1:], extents[1:]) == (box.first[1:], box.extents[1:])
+        if not across or first[0] > row or any(cut % step for cut in cuts) or exponents_of(part.blocks) != exponents:
+            return None
+        rows.append((row - first[0], end - first[0]))
+        row = end
+    return rows if row == stop else None
 
 
 def array_of(a: "CompressedArray", part: Held) -> "CompressedArray":

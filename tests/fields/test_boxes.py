@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 import hpcblaz as hb
 from hpcblaz.errors import FileFormatError
+from hpcblaz.fields import boxes as boxes_module
 from hpcblaz.fields.boxes import (
     Box,
     array_of,
@@ -65,6 +67,30 @@ def test_parts_give_back_any_box(data: st.DataObject, layout: hb.Layout, kind: d
     np.testing.assert_array_equal(found.missing(), ~np.isfinite(x[box.slices]))
     assert found.error.max_abs == a.error.max_abs or not box.size
     assert found.error.l2 <= a.error.l2
+
+
+@pytest.mark.parametrize("kind", CODECS, ids=["tolerance", "block"])
+@pytest.mark.parametrize("width", [128, 136, 131])
+def test_slabs_of_whole_tiles_are_put_together_as_they_are(
+    kind: dict[str, Any], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where slabs begin and end with tiles records are copied; elsewhere they are packed anew: the same integers."""
+    x = np.random.default_rng(2).normal(size=(300, 8 * width)).cumsum(0).astype(np.float32)
+    x[17, 3:9] = np.nan
+    a = hb.compress(x, **kind)
+    values = a.decompress()
+    bounds = [0, 64, 192, 256, 300]
+    boxes = [Box((low, 0), (high - low, x.shape[1])) for low, high in itertools.pairwise(bounds)]
+    parts = [put_together([held_part(a)], box, a._numerics, a.codec) for box in boxes]
+    for low, high in [(0, 300), (64, 300), (128, 256), (192, 224), (128, 300), (0, 64)]:
+        box = Box((low, 0), (high - low, x.shape[1]))
+        with monkeypatch.context() as patch:
+            if width == 128:  # a row of blocks is a tile
+                patch.setattr(boxes_module, "regroup", None)
+            found = array_of(a, put_together(parts[::-1], box, a._numerics, a.codec))
+        np.testing.assert_array_equal(found.decompress(), values[low:high])
+        alone = put_together([held_part(a)], box, a._numerics, a.codec)
+        assert packed(a, alone) == packed(a, held_part(found, box.first))
 
 
 @settings(max_examples=100)
