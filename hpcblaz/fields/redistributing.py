@@ -79,7 +79,7 @@ def redistribute(a: CompressedArray | None, layout: Layout | None, *, root: int 
     with comm.together():
         if any(wish != wishes[0] for wish in wishes):
             raise LayoutError(f"expected the same layout on all ranks, got the splits {wishes}")
-        sources, header, model = _sources(offers, a, comm)
+        sources, header, model = _sources(offers, comm)
         targets = _targets(header, layout, root, comm)
         holds_nothing = Box((0,) * len(header.shape), (0,) * len(header.shape))
         host = None if a is None else a.to_device("cpu")
@@ -142,9 +142,7 @@ def _offer_of(a: Any, layout: Any, comm: Communicator) -> _Offer | None:
     return _Offer(header_of(a, {}, {}), a.attributes, a.layout is not None, exponents, a.device != "cpu")
 
 
-def _sources(
-    offers: list[_Offer | None], a: CompressedArray | None, comm: Communicator
-) -> tuple[list[Box], FileHeader, _Offer]:
+def _sources(offers: list[_Offer | None], comm: Communicator) -> tuple[list[Box], FileHeader, _Offer]:
     """Return which cells each rank holds, and what the array is."""
     there = {rank: offer for rank, offer in enumerate(offers) if offer is not None}
     split = [rank for rank, offer in there.items() if offer.is_split]
