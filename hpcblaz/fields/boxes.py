@@ -16,7 +16,8 @@ from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.regroup import regroup
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.streaming import assemble, tile_rows
-from hpcblaz.mpi import Layout
+from hpcblaz.mpi import Communicator, Layout
+from hpcblaz.mpi.exchange import exchange
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray
@@ -173,6 +174,34 @@ def unpacked(record: Any, first: Cells) -> Held:
         header = message.header
         numerics = Numerics(BlockGrid(header.shape, header.block_shape), header.codec.transform, header.precision)
         return Held(message.blocks(0, numerics), numerics, message.missing(0, header.shape), first)
+
+
+def brought_together(
+    a: "CompressedArray | None", sources: Sequence[Box], targets: Sequence[Box], comm: Communicator
+) -> list[Held]:
+    """Bring the cells of every rank to those that are to have them; return parts that cover this rank's target.
+
+    A collective call. Pieces travel as records, and are whole blocks.
+
+    Parameters
+    ----------
+    a : CompressedArray or None
+        In host memory; None on a rank that holds nothing.
+    sources, targets : sequence of Box
+        The cells that each rank holds and is to have, in the field that the targets are of.
+    comm : Communicator
+    """
+    held = [] if a is None else [held_part(a, sources[comm.rank].first)]
+
+    def pieces(rank: int) -> list[bytes]:
+        box = sources[comm.rank].common(targets[rank])
+        return [] if a is None else [packed(a, put_together(held, box, a._numerics, a.codec))]
+
+    counts = [int(sources[comm.rank].common(target).size > 0) for target in targets]
+    found = exchange(comm, counts, pieces)
+    with comm.together():
+        mine = targets[comm.rank]
+        return [*held, *(unpacked(records[0], sources[rank].common(mine).first) for rank, records in found.items())]
 
 
 def chunks_sharing(shape: Cells, chunk: Cells, box: Box) -> Iterator[tuple[Cells, Box]]:

@@ -7,12 +7,11 @@ from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import LayoutError
 from hpcblaz.fields.array import CompressedArray
-from hpcblaz.fields.boxes import Box, exponents_of, held_part, packed, put_together, unpacked
+from hpcblaz.fields.boxes import Box, brought_together, exponents_of, put_together
 from hpcblaz.fields.dumping import agreed_header, check_saved, header_of
 from hpcblaz.fields.fileformat import FileHeader
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.mpi import Communicator, Layout, communicator, device_number
-from hpcblaz.mpi.exchange import exchange
 
 
 class _Offer(NamedTuple):
@@ -81,29 +80,16 @@ def redistribute(a: CompressedArray | None, layout: Layout | None, *, root: int 
             raise LayoutError(f"expected the same layout on all ranks, got the splits {wishes}")
         sources, header, model = _sources(offers, comm)
         targets = _targets(header, layout, root, comm)
-        holds_nothing = Box((0,) * len(header.shape), (0,) * len(header.shape))
         host = None if a is None else a.to_device("cpu")
-        held = [] if host is None else [held_part(host)]
-        mine = targets[comm.rank] or holds_nothing
-
-    def pieces(rank: int) -> list[bytes]:
-        target = targets[rank]
-        if host is None or target is None:
-            return []
-        box = held[0].box.common(target)
-        return [packed(host, put_together(held, box, held[0].numerics, header.codec))]
-
-    shared = [sources[comm.rank].common(target).size if target is not None else 0 for target in targets]
-    received = exchange(comm, [int(cells > 0) for cells in shared], pieces)
+    held = brought_together(host, sources, targets, comm)
     with comm.together():
-        got = [unpacked(found[0], sources[rank].common(mine).first) for rank, found in received.items()]
-        grid = BlockGrid(mine.extents, header.block_shape)
-        like = Numerics(grid, header.codec.transform, header.precision)
+        mine = targets[comm.rank]
+        like = Numerics(BlockGrid(mine.extents, header.block_shape), header.codec.transform, header.precision)
         exponents = None if mine.size else _least(offers)
-        part = put_together([*held, *got], mine, like, header.codec, exponents)
+        part = put_together(held, mine, like, header.codec, exponents)
         if model.on_gpu and a is None:
             gpu.use_device(device_number(comm, gpu.device_count()))
-        if targets[comm.rank] is None:
+        if layout is None and comm.rank != root:
             return None
         result = CompressedArray(
             part.blocks,
@@ -161,13 +147,13 @@ def _sources(offers: list[_Offer | None], comm: Communicator) -> tuple[list[Box]
     return boxes, offer.header, offer
 
 
-def _targets(header: FileHeader, layout: Layout | None, root: int, comm: Communicator) -> list[Box | None]:
-    """Return which cells each rank is to hold; None if it is to have no array."""
+def _targets(header: FileHeader, layout: Layout | None, root: int, comm: Communicator) -> list[Box]:
+    """Return which cells each rank is to hold."""
     if layout is None:
         if not 0 <= root < comm.size:
             raise LayoutError(f"expected a root from 0 to {comm.size - 1}, got {root}")
-        whole = Box((0,) * len(header.shape), header.shape)
-        return [whole if rank == root else None for rank in range(comm.size)]
+        zeros = (0,) * len(header.shape)
+        return [Box(zeros, header.shape if rank == root else zeros) for rank in range(comm.size)]
     if (layout.global_shape, layout.block_shape) != (header.shape, header.block_shape):
         raise LayoutError(
             f"expected a layout of shape {header.shape} in blocks of {header.block_shape}, as the array has them, got "
