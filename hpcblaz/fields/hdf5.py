@@ -102,12 +102,23 @@ class _Work:
         self._name, self._attributes = name, attributes
 
     def together(self, own: NDArray[Any], layout: Layout) -> None:
-        """Have every rank write its part into the file that all have opened."""
-        with self._errors(), self._h5py.File(self._place, "w", driver="mpio", comm=self._comm._comm) as file:
-            dataset = self._dataset(file, layout.global_shape, own.dtype)
-            with self._comm.together():
+        """Have every rank write its part into the file that all have opened.
+
+        Opening, making the dataset and closing are collective calls of HDF5, which fail on all ranks or on none.
+        """
+        comm = self._comm
+        file: Any = None
+        try:
+            with comm.together(), self._errors():
+                file = self._h5py.File(self._place, "w", driver="mpio", comm=comm._comm)
+                dataset = self._dataset(file, layout.global_shape, own.dtype)
+            with comm.together(), self._errors():
                 if own.size:
                     dataset[layout.slices] = own
+        finally:
+            with comm.together(), self._errors():
+                if file is not None:
+                    file.close()
 
     def on_one(self, own: NDArray[Any], layout: Layout | None) -> None:
         """Have rank 0 write all parts, as they come."""
