@@ -35,6 +35,7 @@ from hpcblaz.fields.local_similarity import local_structural_similarity
 from hpcblaz.fields.open_field import Field, open_field
 from hpcblaz.fields.pieces import concatenate, crop
 from hpcblaz.fields.quantiles import median, quantile
+from hpcblaz.fields.redistributing import redistribute
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import CertifiedFloat, ErrorBound
 from hpcblaz.fields.snapshots import CertifiedMatrix, Decomposition, gram, pairwise_distances, pod
@@ -124,6 +125,7 @@ __all__ = [
     "pairwise_distances",
     "pod",
     "quantile",
+    "redistribute",
     "reduce_scatter",
     "register_xarray",
     "save",

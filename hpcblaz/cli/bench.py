@@ -15,7 +15,7 @@ from typing import Any
 
 from hpcblaz._version import __version__
 from hpcblaz.backend.threads import thread_count
-from hpcblaz.cli import bench_collectives, bench_scaling
+from hpcblaz.cli import bench_collectives, bench_scaling, bench_storage
 from hpcblaz.cli.console import Console, integers
 from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
@@ -29,7 +29,7 @@ from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
 from hpcblaz.mpi import world
 
-_OTHERS = {"collectives": bench_collectives.run, "scaling": bench_scaling.run}
+_OTHERS: dict[str, Any] = {"collectives": bench_collectives, "scaling": bench_scaling, "storage": bench_storage}
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")
 _EXACT = 1e12  # a bound this many times the error: the answer is right to the last digits
 
@@ -46,7 +46,12 @@ def register(subparsers: Any) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all numbers to FILE")
     parser.add_argument("--gpu", action="store_true", help="measure on the GPU, beside copies on it and CuPy")
     parser.add_argument("--quick", action="store_true", help="small fields and few repeats: a trial in half a minute")
-    parser.add_argument("--ranks", type=integers, metavar="N,N", help="numbers of ranks of scaling (default: 1,2,4)")
+    parser.add_argument(
+        "--ranks",
+        type=integers,
+        metavar="N,N",
+        help="of scaling: numbers of ranks (default: 1,2,4); of storage: how many write (default: 4)",
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="threads of operations and of NumPy (default: 2)")
     parser.add_argument("--against", type=Path, metavar="OLD.json", help="show how every ratio changed since OLD.json")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw sizes and speeds")
@@ -75,7 +80,11 @@ def run(arguments: argparse.Namespace) -> int:
         if path is not None and not path.absolute().parent.is_dir():
             raise StorageError(f"expected a folder to write {path} to, got none: make {path.absolute().parent}")
     if arguments.what in _OTHERS:
-        return _OTHERS[arguments.what](arguments, console, machine())
+        other = _OTHERS[arguments.what]
+        for option in ("gpu", "ranks", "threads", "against", "plot"):
+            if getattr(arguments, option) and option not in other.OPTIONS:
+                raise ConfigurationError(f"expected bench {arguments.what} without --{option}, got it: leave it out")
+        return int(other.run(arguments, console, machine()))
     old = None if arguments.against is None else _read(arguments.against)
     if arguments.plot is not None:
         if arguments.gpu:

@@ -22,6 +22,7 @@ from hpcblaz.mpi.network import OVER_THE_NETWORK, hosts
 from hpcblaz.mpi.scaling_model import Measurement, Model, fit
 from hpcblaz.mpi.spawn import find_mpirun, run_ranks
 
+OPTIONS = ("plot",)  # beside --json and --quick
 RELATIVE = 1e-3  # of the range of the sum
 TARGET = 3.0  # times as fast as MPI_Allreduce: 64 MiB, 2 ranks, 1 Gb/s
 _PREDICTED = tuple(2**power for power in range(1, 13))

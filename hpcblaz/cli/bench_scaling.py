@@ -16,6 +16,7 @@ from hpcblaz.fields.pictures import picture, require_matplotlib
 from hpcblaz.fields.scaling_benchmark import CHECKED, EQUAL, difference
 from hpcblaz.mpi.spawn import find_mpirun
 
+OPTIONS = ("ranks", "plot")  # beside --json and --quick
 _SIDE, _QUICK_SIDE = 128, 32
 _COLORS = ("#0b6e99", "#c8c8c8")  # computing; in MPI
 
@@ -39,9 +40,6 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
     MissingDependencyError, StorageError
         If a picture cannot be drawn, or a file cannot be written.
     """
-    for option in ("gpu", "against", "threads"):
-        if getattr(arguments, option):
-            raise ConfigurationError(f"expected bench scaling without --{option}, got it: it is for bench fields")
     counts = sorted(set((1, *(arguments.ranks or (1, 2, 4)))))
     if counts[0] < 1:
         raise ConfigurationError(f"expected numbers of ranks of at least 1, got {counts[0]}")

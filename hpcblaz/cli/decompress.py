@@ -3,6 +3,7 @@
 import argparse
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from hpcblaz.cli.console import Console, add_device, layout_for, number, seconds
 from hpcblaz.errors import ConfigurationError
+from hpcblaz.fields.hdf5 import has_parallel_hdf5, write_hdf5
 from hpcblaz.fields.netcdf import write_netcdf
-from hpcblaz.fields.open_field import is_store, open_field
+from hpcblaz.fields.open_field import HDF5_SUFFIXES, is_store, open_field
 from hpcblaz.fields.readers import write_array
 from hpcblaz.fields.storage import load
 from hpcblaz.mpi import Communicator, Layout, world
@@ -21,12 +23,12 @@ def register(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "decompress",
-        help="decompress to a .npy, .f32, .f64 or NetCDF file",
-        description="Decompress a file, or a field of a store, to a .npy file or to raw little-endian floats: .f32, "
-        ".f64. To .nc goes all that a store holds.",
+        help="decompress to a .npy, .f32, .f64, HDF5 or NetCDF file",
+        description="Decompress a file, or a field of a store, to a .npy file, to raw little-endian floats (.f32, "
+        ".f64) or to HDF5 (.h5). To .nc goes all that a store holds.",
     )
     parser.add_argument("input", metavar="IN", help="a compressed file, or a store: .zarr")
-    parser.add_argument("output", metavar="OUT", help="a .npy, .f32, .f64 or .nc file")
+    parser.add_argument("output", metavar="OUT", help="a .npy, .f32, .f64, .h5 or .nc file")
     parser.add_argument("-v", "--variable", metavar="NAME", help="which field of a store that has several")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -40,9 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     if arguments.output.endswith(".nc"):
         return _to_netcdf(arguments, console, start)
-    values, layout, begin, error = _values(arguments, comm)
+    values, layout, begin, error, attributes = _values(arguments, comm)
     took = seconds(comm, begin)
-    write_array(arguments.output, values, layout)
+    to_hdf5 = arguments.output.lower().endswith(HDF5_SUFFIXES)
+    if to_hdf5:
+        name = arguments.variable or Path(arguments.input).name.split(".")[0] or "field"
+        write_hdf5(arguments.output, values, layout, name=name, attributes=attributes)
+    else:
+        write_array(arguments.output, values, layout)
     shape = layout.global_shape if layout is not None else values.shape
     size = math.prod(shape) * values.dtype.itemsize
     found = {
@@ -60,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
         console.data(found)
         return 0
     console.line(f"{arguments.output}: {' x '.join(map(str, shape))} values of {values.dtype}")
+    if to_hdf5 and comm.size > 1 and not has_parallel_hdf5():
+        console.line("rank 0 wrote the parts of all ranks: this h5py has no parallel HDF5")
     if error is not None:
         console.line(f"largest error at most {number(error)}")
     console.line(
@@ -71,8 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _values(
     arguments: argparse.Namespace, comm: Communicator
-) -> tuple[NDArray[Any], Layout | None, float, float | None]:
-    """Return this rank's values, how they are split, when decompression began, and a bound of the errors if known."""
+) -> tuple[NDArray[Any], Layout | None, float, float | None, dict[str, Any]]:
+    """Return this rank's values, their split, when decompression began, a bound of errors if known, and attributes."""
     with comm.together():
         store = is_store(arguments.input)
         if arguments.variable is not None and not store:
@@ -80,13 +89,13 @@ def _values(
     if not store:
         a = load(arguments.input, comm, device=arguments.device)
         begin = time.perf_counter()
-        return np.asarray(a), a.layout, begin, a.error.max_abs  # from a card, if it is there
+        return np.asarray(a), a.layout, begin, a.error.max_abs, a.attributes  # from a card, if it is there
     with comm.together():
         field = open_field(arguments.input, arguments.variable)
         layout = layout_for(comm, field.shape, None)
         begin = time.perf_counter()
         own = field[layout.slices if layout is not None else tuple(map(slice, field.shape))]
-    return own, layout, begin, None
+    return own, layout, begin, None, field.attributes
 
 
 def _to_netcdf(arguments: argparse.Namespace, console: Console, start: float) -> int:

@@ -15,10 +15,22 @@ from hpcblaz.cli.console import Console, is_compressed
 from hpcblaz.errors import HpcblazError
 from hpcblaz.fields.codec import BlockCodec
 from hpcblaz.fields.describing import describe
+from hpcblaz.fields.hdf5 import has_parallel_hdf5
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Communicator, cuda_aware, library_info, local_rank, world
 
-_PACKAGES = ("numpy", "numba", "llvmlite", "mpi4py", "matplotlib", "netCDF4", "iris-sample-data", "zarr", "xarray")
+_PACKAGES = (
+    "numpy",
+    "numba",
+    "llvmlite",
+    "mpi4py",
+    "matplotlib",
+    "netCDF4",
+    "iris-sample-data",
+    "zarr",
+    "xarray",
+    "h5py",
+)
 _GPU_PACKAGES = ("cupy-cuda12x", "cupy-cuda13x", "cupy", "numba-cuda")
 _FEATURES = ("avx512f", "avx2", "fma", "avx", "sse4.2", "sve2", "sve", "neon")
 _DRIVER = "/proc/driver/nvidia/version"
@@ -74,6 +86,7 @@ def _machine(comm: Communicator) -> dict[str, Any]:
             "threads": thread_count(),
         },
         "mpi": mpi | {"local_rank": local_rank(comm), "cuda_aware": str(cuda_aware())},
+        "hdf5": {"parallel": has_parallel_hdf5()},
         "gpu": {
             "driver": _driver(),
             "packages": ", ".join(f"{name} {version}" for name in _GPU_PACKAGES if (version := _version(name))) or None,

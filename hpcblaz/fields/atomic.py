@@ -1,5 +1,6 @@
 """Files and folders that are written whole or not at all, and errors of storage in words."""
 
+import ctypes
 import errno
 import os
 import secrets
@@ -15,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import StorageError
+from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
 
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free some space, or choose another folder",
     errno.EDQUOT: "the disk quota is used up: free some space, or choose another folder",
@@ -92,9 +95,11 @@ class AtomicFile:
         self._target = os.path.realpath(self.path)
         self._descriptor = -1
         folder = os.path.dirname(self._target)
-        self.temporary = os.path.join(folder, f".hpcblaz-{secrets.token_hex(8)}.tmp")
+        name = os.path.basename(self._target)
+        self.temporary = os.path.join(folder, temporary_name(name))
         with storage_errors("write", self.path):
             mode = self._mode()
+            remove_leftovers(folder, name)
             self._descriptor = os.open(self.temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             if mode is not None:
                 os.fchmod(self._descriptor, mode)
@@ -194,13 +199,27 @@ def check_replaceable(path: Path) -> None:
         raise StorageError(f"expected {path} to be a Zarr store or not to be there, got something else there")
 
 
+def _swap(one: Path, other: Path) -> bool:
+    """Have two names change places in one step; say whether the system and the file system can do it."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number))
+
+
 class AtomicFolder:
     """A new folder that takes its name only when it is complete and on the disk.
 
     Parameters
     ----------
     path : str or os.PathLike
-        Where it is to be. A Zarr store that is there will be replaced; anything else is left alone.
+        Where it is to be. A Zarr store that is there will be replaced; anything else is left alone. A symbolic link is
+        followed.
     temporary : pathlib.Path, optional
         The folder that another rank has made to write to; that rank commits and discards it.
 
@@ -211,12 +230,14 @@ class AtomicFolder:
     """
 
     def __init__(self, path: str | os.PathLike[str], *, temporary: Path | None = None) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.realpath(path))
+        self._folders: set[Path] = set()
         if temporary is not None:
             self.temporary = temporary
             return
         check_replaceable(self.path)
-        self.temporary = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
+        self.temporary = self.path.parent / temporary_name(self.path.name)
+        remove_leftovers(self.path.parent, self.path.name)
         with storage_errors("write", self.path):
             os.mkdir(self.temporary)
 
@@ -224,21 +245,39 @@ class AtomicFolder:
         """Write a file of the folder, and the folders above it."""
         target = self.temporary / name
         with storage_errors("write", self.path / name):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.parent not in self._folders:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                inner = target.parent.relative_to(self.temporary)
+                self._folders.update(self.temporary / folder for folder in (inner, *inner.parents))
             with open(target, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
 
-    def commit(self) -> None:
-        """Bring all that is in the folder to the disk, and give it its name; what had it before is removed."""
+    def sync_names(self) -> None:
+        """Bring the names of what this process has written to the disk; its contents are there already."""
+        for folder in self._folders:
+            _sync_folder(folder, self.path)
+
+    def commit(self, *, synced: bool = False) -> None:
+        """Bring all that is in the folder to the disk, and give it its name; what had it before is removed.
+
+        Parameters
+        ----------
+        synced : bool, default False
+            All but the files right in the folder are on the disk: every rank has called :meth:`sync_names`.
+        """
         with storage_errors("write", self.path):
-            for place, _, names in os.walk(self.temporary):  # also what others wrote into it
+            for place, folders, names in os.walk(self.temporary):  # also what others wrote into it
                 for name in names:
                     with open(os.path.join(place, name), "rb") as file:
                         os.fsync(file.fileno())
                 _sync_folder(place, self.path)
-            if self.path.exists():
+                if synced:
+                    folders.clear()
+            if not self.path.exists():
+                os.rename(self.temporary, self.path)
+            elif not _swap(self.temporary, self.path):
                 old = self.path.parent / f".hpcblaz-{secrets.token_hex(8)}.old"
                 os.rename(self.path, old)
                 try:
@@ -246,10 +285,9 @@ class AtomicFolder:
                 except OSError:
                     os.rename(old, self.path)
                     raise
-                shutil.rmtree(old)
-            else:
-                os.rename(self.temporary, self.path)
+                os.rename(old, self.temporary)
         _sync_folder(self.path.parent, self.path)
+        self.discard()  # what had the name before
 
     def discard(self) -> None:
         """Remove the temporary folder, if it is still there."""

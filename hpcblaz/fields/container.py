@@ -16,6 +16,7 @@ from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.fields.fileformat import HEADER_START, FileHeader, Section, decode_header, parse_header
 from hpcblaz.fields.missing import Missing, from_bytes
+from hpcblaz.fields.read_counts import count_read
 
 _PIECE = 1 << 22  # bytes that are read, and then checked while they are in the cache
 
@@ -128,6 +129,8 @@ class Container:
     def blocks(self, rank: int, numerics: Numerics) -> Blocks:
         """Return the payload of a part."""
         part = self.header.parts[rank]
+        if isinstance(self._input, _FileInput):
+            count_read(chunks=1, bytes_read=sum(section.length for section in part.sections.values()))
         where = f"of part {rank}"
         if isinstance(self.header.codec, BlockCodec):
             return self._fixed(rank, numerics, self.header.codec)

@@ -1,7 +1,7 @@
 """A compressed array as bytes: its header and sections. docs/format.md describes them."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import gpu
 from hpcblaz.backend.payload import PackedBlocks
-from hpcblaz.errors import LayoutError, UnsupportedOperationError
+from hpcblaz.errors import CodecError, LayoutError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import is_array
 from hpcblaz.fields.fileformat import FileHeader, PartHeader, Section, attributes_of, place_sections
 from hpcblaz.fields.missing import to_bytes
@@ -110,3 +110,16 @@ def header_of(
         parts=(part,),
         attributes=attributes_of(dict(a._attributes if attributes is None else attributes)),
     )
+
+
+def agreed_header(headers: Sequence[FileHeader]) -> FileHeader:
+    """Return what the headers of all ranks have in common, or raise CodecError if they are not of one array."""
+    common = [{**one.__dict__, "parts": ()} for one in headers]
+    for rank, one in enumerate(common):
+        if one != common[0]:
+            names = [name for name in one if one[name] != common[0][name]]
+            raise CodecError(
+                f"expected arrays that agree on all ranks, got other {' and '.join(names)} on rank {rank} than on "
+                "rank 0: compress the parts in one call of hb.compress"
+            )
+    return replace(headers[0], parts=())

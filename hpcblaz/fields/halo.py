@@ -17,11 +17,10 @@ from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import ConfigurationError
+from hpcblaz.fields.boxes import Box, array_of, held_part, put_together
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.fields.gaps import decode_window
-from hpcblaz.fields.missing import join
 from hpcblaz.fields.moments import check_array
-from hpcblaz.fields.regroup import regroup
 from hpcblaz.mpi import Layout
 from hpcblaz.mpi.exchange import exchange_unsized
 from hpcblaz.mpi.halo import Halo, HaloPlan, Transfer, Width, check_alike, exchange_boxes, plan_halo
@@ -264,11 +263,7 @@ def _outward(a: "CompressedArray", box: Transfer) -> tuple[Cells, Cells]:
 
 def _cut(a: "CompressedArray", low: Cells, extents: Cells) -> "CompressedArray":
     """Return a box of whole blocks of the local array, without decoding."""
-    numerics = Numerics(BlockGrid(extents, a._numerics.grid.block_shape), a._numerics.transform, a._numerics.precision)
-    steps = (a._blocks.exponent, a._blocks.mean_exponent) if isinstance(a._blocks, PackedBlocks) else (0, 0)
-    blocks = regroup([(a._blocks, a._numerics, (0,) * len(low))], numerics, low, a.codec, steps)
-    missing = join(extents, [(a._missing, a._numerics.grid.shape, tuple(-first for first in low))])
-    return a._replace(blocks=blocks, numerics=numerics, missing=missing, layout=None)
+    return array_of(a, put_together([held_part(a, (0,) * a.ndim)], Box(low, extents), a._numerics, a.codec))
 
 
 def _packed(a: "CompressedArray") -> tuple[Any, ...]:

@@ -1,11 +1,11 @@
 """All that a store or a compressed file holds, decompressed into one NetCDF file."""
 
 import os
-import secrets
 from pathlib import Path
 
 from hpcblaz.errors import StorageError
 from hpcblaz.fields.atomic import storage_errors
+from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
 from hpcblaz.fields.open_field import has_variables, open_dataset, optional
 from hpcblaz.fields.storage import load
 
@@ -44,7 +44,8 @@ def write_netcdf(path: str | os.PathLike[str], target: str | os.PathLike[str]) -
         attributes = {key: value for key, value in a.attributes.items() if isinstance(value, (str, int, float))}
         dims = [f"axis_{i}" for i in range(a.ndim)]
         dataset = xarray.Dataset({name: (dims, a.decompress(), attributes)})
-    temporary = target.parent / f".hpcblaz-{secrets.token_hex(8)}.tmp"
+    temporary = target.parent / temporary_name(target.name)
+    remove_leftovers(target.parent, target.name)
     for variable in dataset.variables.values():
         variable.encoding = {}
         fill = variable.attrs.pop("_FillValue", None)  # xarray takes it from the encoding alone

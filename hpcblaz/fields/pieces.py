@@ -12,10 +12,9 @@ from hpcblaz.backend.dispatch import drivers_of
 from hpcblaz.backend.payload import Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import CodecError, LayoutError, ShapeError, ToleranceError, UnsupportedOperationError
 from hpcblaz.fields.arithmetic import FUZZ, SPREAD, UNDERFLOW, check_same_codec, result_dtype, value_bound
+from hpcblaz.fields.boxes import Box, Held, brought_together, exponents_of, put_together
 from hpcblaz.fields.codec import grid_of
-from hpcblaz.fields.missing import Missing, join
 from hpcblaz.fields.moments import check_array, has_means
-from hpcblaz.fields.regroup import Part, regroup
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.window import Window
 from hpcblaz.mpi import Layout
@@ -255,34 +254,31 @@ def _assemble(parts: "list[tuple[CompressedArray, Cell]]", shape: Cell, **change
     comm, layout = first._comm, None
     if first.layout is not None:
         layout = Layout(shape, first.layout.comm, block_shape=first.layout.block_shape)
-    offset = layout.offset if layout is not None else (0,) * len(shape)
-    local = layout.local_shape if layout is not None else shape
+    targets = [Box((0,) * len(shape), shape)]
+    if layout is not None:
+        targets = [Box.of(layout.slices_of(rank)) for rank in range(layout.size)]
+    mine = targets[comm.rank]
     precision = "float64" if any(a._numerics.precision == "float64" for a, _ in parts) else "float32"
-    numerics = Numerics(grid_of(first.codec, local), first.codec.transform, precision)
-    found: list[Part] = []
-    gaps: list[tuple[Missing | None, Cell, Cell]] = []
-    exponents: list[tuple[int, int]] = []
+    numerics = Numerics(grid_of(first.codec, mine.extents), first.codec.transform, precision)
+    held: list[Held] = []
+    own: list[tuple[int, int]] = []
     for a, place in parts:
-        own = a.layout.offset if a.layout is not None else (0,) * a.ndim
         host = a.to_device("cpu")
-        first_cell = tuple(p + o for p, o in zip(place, own, strict=True))
-        mine = (host._blocks, a._numerics, first_cell, _is_blank(host), a._missing)
-        for rank in range(comm.size):
-            blocks, theirs, begin, blank, missing = comm.broadcast(mine if comm.rank == rank else None, rank)
-            if isinstance(blocks, PackedBlocks) and not blank:
-                exponents.append((blocks.exponent, blocks.mean_exponent))
-            ends = zip(begin, theirs.grid.shape, offset, local, strict=True)
-            if all(max(b, o) < min(b + n, o + m) for b, n, o, m in ends):
-                found.append((blocks, theirs, begin))
-                gaps.append((missing, theirs.grid.shape, tuple(b - o for b, o in zip(begin, offset, strict=True))))
+        sources = [Box(place, a.shape)]
+        if a.layout is not None:
+            boxes = (Box.of(a.layout.slices_of(rank)) for rank in range(a.layout.size))
+            sources = [Box(tuple(f + p for f, p in zip(box.first, place, strict=True)), box.extents) for box in boxes]
+        held += brought_together(host, sources, targets, comm)
+        own += [exponents_of(host._blocks)] if isinstance(host._blocks, PackedBlocks) and not _is_blank(host) else []
+    exponents = [pair for pairs in comm.gather_objects(own) for pair in pairs]
     steps = (min(e for e, _ in exponents), min(m for _, m in exponents)) if exponents else (0, 0)
     with comm.together():
         try:
-            blocks = regroup(found, numerics, offset, first.codec, steps)
+            part = put_together(held, mine, numerics, first.codec, steps)
         except LayoutError:
             raise CodecError(
                 "expected arrays whose integers fit 32 bits with one step, got errors too different: compress those "
                 "with the smallest errors anew with larger tolerances"
             ) from None
-    result = first._replace(blocks=blocks, numerics=numerics, layout=layout, missing=join(local, gaps), **changes)
+    result = first._replace(blocks=part.blocks, numerics=numerics, layout=layout, missing=part.missing, **changes)
     return result if first.device == "cpu" else result.to_device("gpu")

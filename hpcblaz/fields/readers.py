@@ -139,7 +139,7 @@ def write_array(path: str | os.PathLike[str], array: NDArray[Any], layout: Layou
         with comm.together():
             if comm.rank == 0:
                 file = AtomicFile(path)
-                take = _Assembler(file, _head(path, dtype, shape), dtype, shape, layout).take
+                take = _collector(file, _head(path, dtype, shape), dtype, shape, layout).take
         collect(comm, [own], take)
         with comm.together():
             if file is not None:
@@ -149,29 +149,49 @@ def write_array(path: str | os.PathLike[str], array: NDArray[Any], layout: Layou
             file.discard()
 
 
-class _Assembler:
-    """Puts parts of an array to their places in a file."""
+def _collector(
+    file: AtomicFile, head: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], layout: Layout | None
+) -> "PartCollector":
+    """Return what puts parts to their places in a file."""
+    parts = [tuple(slice(0, n) for n in shape)]
+    if layout is not None:
+        parts = [layout.slices_of(rank) for rank in range(layout.size)]
+    size = math.prod(shape) * dtype.itemsize
+    file.reserve(len(head) + size)
+    file.write_at(0, head)
+    whole = file.map(dtype, shape, len(head)) if size else np.zeros(shape, dtype)
+    return PartCollector(parts, dtype, whole.__setitem__)
+
+
+class PartCollector:
+    """Puts the pieces of parts together, and hands every part over when it is complete; see :func:`collect`.
+
+    Parameters
+    ----------
+    parts : sequence of tuple of slice
+        Where the part of each rank lies.
+    dtype : numpy.dtype
+    put : callable
+        Called with the slices of a part and its values.
+    """
 
     def __init__(
-        self, file: AtomicFile, head: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], layout: Layout | None
+        self,
+        parts: Sequence[tuple[slice, ...]],
+        dtype: np.dtype[Any],
+        put: Callable[[tuple[slice, ...], NDArray[Any]], Any],
     ) -> None:
-        self._slices = [tuple(slice(0, n) for n in shape)]
-        if layout is not None:
-            self._slices = [layout.slices_of(rank) for rank in range(layout.size)]
-        size = math.prod(shape) * dtype.itemsize
-        file.reserve(len(head) + size)
-        file.write_at(0, head)
-        self._whole = file.map(dtype, shape, len(head)) if size else np.zeros(shape, dtype)
-        self._part = np.zeros(0, np.uint8)
+        self._parts, self._dtype, self._put = parts, dtype, put
+        self._values = np.zeros(0, dtype)
 
     def take(self, rank: int, number: int, position: int, piece: NDArray[np.uint8]) -> None:
-        """Collect the bytes of a part, and store it when it is complete."""
-        target = self._whole[self._slices[rank]][...]
+        """Take a piece of a part."""
+        part = self._parts[rank]
         if position == 0:
-            self._part = np.empty(target.nbytes, np.uint8)
-        self._part[position : position + piece.size] = piece
-        if position + piece.size == target.nbytes:
-            target[...] = self._part.view(target.dtype).reshape(target.shape)
+            self._values = np.empty([s.stop - s.start for s in part], self._dtype)
+        self._values.reshape(-1).view(np.uint8)[position : position + piece.size] = piece
+        if position + piece.size == self._values.nbytes:
+            self._put(part, self._values)
 
 
 def _stored_dtype(path: Path, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -179,7 +199,8 @@ def _stored_dtype(path: Path, dtype: np.dtype[Any]) -> np.dtype[Any]:
         return dtype
     if path.suffix not in _RAW:
         raise FileFormatError(
-            f"{path}: expected a file name with the suffix {', '.join(SUFFIXES)}, got {path.name!r}: choose one of them"
+            f"{path}: expected a file name with the suffix {', '.join(SUFFIXES)}, .h5 or .nc, got {path.name!r}: "
+            "choose one of them"
         )
     stored = _RAW[path.suffix]
     if not np.can_cast(dtype, stored):

@@ -161,8 +161,8 @@ def _with_steps(
         fits = bool(np.abs(wide).max(initial=0) <= _LARGEST)
     if not fits:
         raise LayoutError(
-            "expected the layout that the file was written with, because its parts have steps too different for one, "
-            "got another: load it with that layout"
+            "expected the layout that the array was written or computed with, because its parts have steps too "
+            "different for one, got another, or chunks with cells of several ranks: keep to that layout"
         )
     return wide, new_levels - up
 

@@ -2,17 +2,18 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.errors import CodecError, LayoutError
+from hpcblaz.errors import LayoutError
 from hpcblaz.fields.atomic import AtomicFile
-from hpcblaz.fields.dumping import check_saved, header_of, sections_of
+from hpcblaz.fields.dumping import agreed_header, check_saved, header_of, sections_of
 from hpcblaz.fields.fileformat import FileHeader, place_sections
-from hpcblaz.fields.zarr_store import save_store
+from hpcblaz.fields.zarr_writing import save_store
 from hpcblaz.mpi import communicator
 from hpcblaz.mpi.collect import collect
 
@@ -32,8 +33,9 @@ def save(
     The file describes itself, has checksums, and is the same on every machine. It appears under its name only when it
     is complete and on the disk; until then, and after any failure, a file that had the name before is left as it was.
 
-    With a layout this is a collective call: rank 0 writes one file with a part for each rank, and errors are raised on
-    every rank or on none.
+    With a layout this is a collective call, and errors are raised on every rank or on none. Of a file, rank 0 writes a
+    part for each rank. Of a store, every rank writes chunks; those with cells of several ranks are put together on the
+    one that owns most of them, without decoding.
 
     Parameters
     ----------
@@ -45,14 +47,17 @@ def save(
         Text, numbers, booleans, None, lists and dictionaries to keep beside the array, such as its units. Default: the
         attributes that `a` was loaded with.
     chunks : tuple of int, optional
-        Shape of the chunks of a store, multiples of the block shape. Default: about 32 MiB of float32.
+        Shape of the chunks of a store, multiples of the block shape. Default: at most 32 MiB of float32, and with a
+        layout at most a rank's part, so that few chunks have cells of several ranks.
 
     Raises
     ------
     StorageError
         If the disk is full, or the file cannot be written there for another reason; if JSON cannot hold the attributes.
     LayoutError
-        If a store is wanted, and the array is split over ranks, or chunks cut blocks.
+        If the communicator is not that of the layout; if chunks of a store cut blocks, or differ between ranks.
+    CodecError
+        If ranks hold parts of different arrays.
     MissingDependencyError
         If a store is wanted, and Zarr is not installed.
 
@@ -84,15 +89,8 @@ def save(
         sections = sections_of(a, missing)
         header = header_of(a, attributes, sections)
     headers: list[FileHeader] = comm.gather_objects(header)
-    common = [{**one.__dict__, "parts": ()} for one in headers]
-    for rank, one in enumerate(common):
-        if one != common[0]:
-            names = [name for name in one if one[name] != common[0][name]]
-            raise CodecError(
-                f"expected arrays that agree on all ranks, got other {' and '.join(names)} on rank {rank} than on "
-                "rank 0: compress the parts in one call of hb.compress"
-            )
-    whole = place_sections(FileHeader(**{**common[0], "parts": tuple(one.parts[0] for one in headers)}))
+    parts = tuple(one.parts[0] for one in headers)
+    whole = place_sections(replace(agreed_header(headers), parts=parts))
     places = [[section.offset for section in part.sections.values()] for part in whole.parts]
     file: AtomicFile | None = None
 

@@ -10,11 +10,9 @@ from hpcblaz.backend.dispatch import choose_device
 from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import FileFormatError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
+from hpcblaz.fields.boxes import Box, Held, put_together
 from hpcblaz.fields.container import Container
-from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.fileformat import FileHeader
-from hpcblaz.fields.missing import Missing, join
-from hpcblaz.fields.regroup import Part, regroup
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.zarr_reading import open_store
@@ -91,8 +89,7 @@ def open(
     variable : str, optional
         Which array of a store; it need not be given if there is only one with that codec.
     layout : Layout, Communicator or mpi4py.MPI.Intracomm, optional
-        How to split the array, as for :func:`hpcblaz.load`. Every rank reads the whole array of a store, compressed,
-        and keeps its part.
+        How to split the array, as for :func:`hpcblaz.load`. Every rank reads the chunks that have cells of its part.
     device : {'cpu', 'gpu'}, default 'cpu'
         Where the array is to live.
 
@@ -130,10 +127,7 @@ def open(
         return load(path, layout, device=device)
     with comm.together():
         on_gpu = choose_device(device) == "gpu"
-        array = open_store(path, variable)
-    if given is not None or comm.size > 1:
-        with comm.together(), Container(dumps(array)) as record:
-            array = _assemble(record, _wanted(record.header, given, comm))
+    array = open_store(path, variable, given, comm)
     if on_gpu and comm.size > 1:
         gpu.use_device(device_number(comm, gpu.device_count()))
     return array.to_device("gpu") if on_gpu else array
@@ -210,7 +204,6 @@ def _wanted(header: FileHeader, given: Layout | None, comm: Communicator) -> Lay
 def _assemble(file: Container, layout: Layout | None) -> CompressedArray:
     header = file.header
     wanted = layout.slices if layout is not None else tuple(slice(0, n) for n in header.shape)
-    offset = tuple(part.start for part in wanted)
     numerics = _numerics(header, wanted)
     written = header.layout
     same = [rank for rank in range(written.size) if written.slices_of(rank) == wanted]
@@ -220,8 +213,8 @@ def _assemble(file: Container, layout: Layout | None) -> CompressedArray:
     else:
         used = [part for rank, part in enumerate(header.parts) if all(written.shape_of(rank))] or header.parts
         exponents = (min(part.exponent for part in used), min(part.mean_exponent for part in used))
-        blocks = regroup(_parts(file, written, wanted), numerics, offset, header.codec, exponents)
-        missing = join(numerics.grid.shape, _missing_parts(file, written, wanted))
+        held = [_held(file, rank, written) for rank in _sharing(written, wanted)]
+        blocks, _, missing, _ = put_together(held, Box.of(wanted), numerics, header.codec, exponents)
     return CompressedArray(
         blocks,
         numerics,
@@ -246,21 +239,11 @@ def _sharing(written: Layout, wanted: tuple[slice, ...]) -> Iterator[int]:
             yield rank
 
 
-def _parts(file: Container, written: Layout, wanted: tuple[slice, ...]) -> Iterator[Part]:
-    """Yield the blocks of the parts that are needed, one part at a time."""
-    for rank in _sharing(written, wanted):
-        numerics = _numerics(file.header, written.slices_of(rank))
-        yield file.blocks(rank, numerics), numerics, written.offset_of(rank)
-
-
-def _missing_parts(
-    file: Container, written: Layout, wanted: tuple[slice, ...]
-) -> Iterator[tuple[Missing | None, tuple[int, ...], tuple[int, ...]]]:
-    """Yield what is missing of the parts that are needed, and where they lie with respect to the wanted one."""
-    for rank in _sharing(written, wanted):
-        shape = written.shape_of(rank)
-        offset = tuple(o - w.start for o, w in zip(written.offset_of(rank), wanted, strict=True))
-        yield file.missing(rank, shape), shape, offset
+def _held(file: Container, rank: int, written: Layout) -> Held:
+    """Return a part of the file."""
+    numerics = _numerics(file.header, written.slices_of(rank))
+    blocks = file.blocks(rank, numerics)
+    return Held(blocks, numerics, file.missing(rank, numerics.grid.shape), written.offset_of(rank))
 
 
 def _numerics(header: FileHeader, slices: tuple[slice, ...]) -> Numerics:

@@ -37,7 +37,12 @@ def slab_bounds(grid: BlockGrid) -> Iterator[tuple[int, int]]:
         yield start, min(grid.shape[0], start + rows)
 
 
-def assemble(pieces: Sequence[Piece], numerics: Numerics, empty: FixedBlocks | None) -> Blocks:
+def assemble(
+    pieces: Sequence[Piece],
+    numerics: Numerics,
+    empty: FixedBlocks | None,
+    rows: Sequence[tuple[int, int]] | None = None,
+) -> Blocks:
     """Return the payload of a field from those of its slabs, as they were cut by :func:`slab_bounds`.
 
     Parameters
@@ -48,11 +53,16 @@ def assemble(pieces: Sequence[Piece], numerics: Numerics, empty: FixedBlocks | N
         Of the field.
     empty : FixedBlocks or None
         Where to put indices and scales, for the fixed form.
+    rows : sequence of (int, int), optional
+        Of each piece the cells along the first axis that are taken: first and end, where tiles begin and end; see
+        :func:`tile_rows`. Default: all.
     """
     first = pieces[0][1]
-    if len(pieces) == 1:
-        return first
-    spans = list(_spans(pieces, numerics.grid))
+    if rows is None:
+        if len(pieces) == 1:
+            return first
+        rows = [(0, own.shape[0]) for own, _ in pieces]
+    spans = list(_spans(pieces, numerics.grid, rows))
     xp = drivers(first.device).array_module()
     if empty is not None:
         for name, column in (("indices", 0), ("scales", 1)):
@@ -71,11 +81,22 @@ def assemble(pieces: Sequence[Piece], numerics: Numerics, empty: FixedBlocks | N
     return PackedBlocks(xp.concatenate([*words, spare]), offsets, first.exponent, first.mean_exponent, first.device)
 
 
-def _spans(pieces: Sequence[Piece], grid: BlockGrid) -> Iterator[tuple[Any, int, int]]:
+def _spans(pieces: Sequence[Piece], grid: BlockGrid, rows: Sequence[tuple[int, int]]) -> Iterator[tuple[Any, int, int]]:
     """Yield the runs of tiles of the pieces, in the order of the field's tiles."""
     for region in grid.regions:
-        for own, blocks in pieces:
-            same = np.flatnonzero((own.regions[:, 8:] == region[8:]).all(axis=1))
-            for number in same:
-                tiles = np.flatnonzero(own.tiles[:, 0] == number)
-                yield blocks, int(tiles[0]), int(tiles[-1]) + 1
+        for (own, blocks), (begin, end) in zip(pieces, rows, strict=True):
+            for number in np.flatnonzero((own.regions[:, 8:] == region[8:]).all(axis=1)):
+                start, stop = _tiles_of_rows(own, int(number), begin, end)
+                if start < stop:
+                    yield blocks, start, stop
+
+
+def _tiles_of_rows(grid: BlockGrid, number: int, begin: int, end: int) -> tuple[int, int]:
+    """Return the tiles of a region with cells along the first axis from `begin` to `end`: first and end."""
+    lead = 4 - grid.ndim
+    region, side = grid.regions[number].tolist(), grid.sides[lead]
+    first, counts = region[lead], region[4:8]
+    per_row = math.prod(counts) // counts[lead]
+    low, high = max(0, (begin - first) // side), min(counts[lead], -(-(end - first) // side))
+    before = int(np.searchsorted(grid.tiles[:, 0], number))
+    return before + low * per_row // TILE, before + max(-(-high * per_row // TILE), low * per_row // TILE)

@@ -24,7 +24,9 @@ from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec, with_block_s
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.inputs import SUPPORTED
+from hpcblaz.fields.read_counts import count_read
 from hpcblaz.fields.storage import loads
+from hpcblaz.mpi import Layout
 
 NAME = "hpcblaz"
 _OPTIONS = ("tolerance", "block_shape", "transform", "index_dtype", "keep", "missing_value")
@@ -147,27 +149,34 @@ class FieldCodec(ArrayBytesCodec):
         record = dumps(self.compress(values))
         return chunk_spec.prototype.buffer.from_bytes(record)
 
-    def compress(self, values: NDArray[Any]) -> CompressedArray:
-        """Return a chunk, compressed; of more than four axes the leading ones are joined."""
+    def compress(self, values: NDArray[Any], layout: Layout | None = None) -> CompressedArray:
+        """Return a chunk, or this rank's part of a field, compressed; of more than four axes the first are joined."""
         return compress(
             values.reshape(field_shape(values.shape)),
             tolerance=self.tolerance,
             codec=self.codec,
             fill_value=self.missing_value,
+            layout=layout,
             device="cpu",
         )
 
+    @staticmethod
+    def record(data: Any) -> CompressedArray:
+        """Return the compressed array that the bytes of a chunk are."""
+        count_read(chunks=1, bytes_read=memoryview(data).nbytes)
+        return loads(data)
+
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        record = loads(chunk_bytes.as_buffer_like())
+        record = self.record(chunk_bytes.as_buffer_like())
         taken = _taken.get()
         if taken is not None:
             taken.append(record)
             return chunk_spec.prototype.nd_buffer.create(
                 shape=chunk_spec.shape, dtype=chunk_spec.dtype.to_native_dtype(), order=chunk_spec.order
             )
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(
-            expanded(record, chunk_spec.shape, chunk_spec.dtype.to_native_dtype(), chunk_spec.fill_value)
-        )
+        values = expanded(record, chunk_spec.shape, chunk_spec.dtype.to_native_dtype(), chunk_spec.fill_value)
+        count_read(bytes_decoded=values.nbytes)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(values)
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
         return await asyncio.to_thread(self._encode_sync, chunk_data, chunk_spec)

@@ -1,29 +1,18 @@
-"""Compressed arrays to Zarr stores, which are written whole or not at all."""
+"""What Zarr stores of compressed arrays are made of: chunks, their shapes, names and options."""
 
 import itertools
 import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from hpcblaz.backend.blocks import BlockGrid
-from hpcblaz.backend.payload import Blocks, Numerics, PackedBlocks
 from hpcblaz.errors import LayoutError, MissingDependencyError
-from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.codec import BlockCodec, Codec
-from hpcblaz.fields.dumping import dumps
-from hpcblaz.fields.fileformat import attributes_of
-from hpcblaz.fields.missing import join
-from hpcblaz.fields.regroup import regroup
-from hpcblaz.fields.scalars import ErrorBound
-
-if TYPE_CHECKING:
-    from hpcblaz.fields.array import CompressedArray
+from hpcblaz.mpi import Layout
 
 _CHUNK_CELLS = 1 << 23  # by default: 32 MiB of float32
 
@@ -54,6 +43,25 @@ def chunk_shape_of(shape: Cells, block_shape: Cells, cells: int = _CHUNK_CELLS) 
         rest = math.prod(chunk) // max(1, chunk[axis])
         most = max(1, cells // max(1, rest * side)) * side
         chunk[axis] = max(1, min(shape[axis], most))
+    return tuple(chunk)
+
+
+def chunk_shape_for(layout: Layout, cells: int = _CHUNK_CELLS) -> Cells:
+    """Return the shape of chunks that the ranks of a layout can write without talking, if its parts are alike.
+
+    Chunks have at most so many cells if blocks allow, and no more than a rank's part. Where an axis is split, they are
+    an even share of the first part, which is the longest: other parts end with chunks if they are as long.
+    """
+    part, sides = layout.shape_of(0), layout.block_shape
+    chunk = list(chunk_shape_of(part, sides, cells))
+    for axis, side in enumerate(sides):
+        if layout.splits[axis] == 1 and chunk[axis] == layout.global_shape[axis]:
+            continue
+        blocks, most = -(-part[axis] // side), max(1, chunk[axis] // side)
+        divisor = max((n for n in range(1, most + 1) if blocks % n == 0), default=1)
+        if 2 * divisor < most:  # a prime number of blocks, or the like: as even as can be
+            divisor = -(-blocks // -(-blocks // most))
+        chunk[axis] = divisor * side
     return tuple(chunk)
 
 
@@ -147,61 +155,3 @@ def codec_options(codec: Codec, tolerance: float | None, missing_value: float | 
     if missing_value is not None:
         options["missing_value"] = missing_value
     return options
-
-
-def save_store(
-    a: "CompressedArray", path: str | os.PathLike[str], attributes: Mapping[str, Any] | None, chunks: Cells | None
-) -> None:
-    """Write an array as a Zarr store of its own; chunks are cut out of the payload, and nothing is decoded."""
-    if a.layout is not None:
-        raise LayoutError(
-            "expected an array that is not split over ranks to save as .zarr: save it as .hbz, or a.local"
-        )
-    a = a.to_device("cpu")
-    grid = a._numerics.grid
-    chunk = chunk_shape_of(a.shape, grid.block_shape) if chunks is None else tuple(int(n) for n in chunks)
-    whole = all(c >= n or c % side == 0 for c, n, side in zip(chunk, a.shape, grid.block_shape, strict=True))
-    if len(chunk) != a.ndim or min(chunk) < 1 or not whole:
-        raise LayoutError(f"expected chunks of whole blocks of {grid.block_shape}, got {chunk}")
-    stored = attributes_of(dict(a._attributes if attributes is None else attributes))
-    missing_value = None if a._missing is None else a._missing.fill_value
-    tolerance = a.error.max_abs
-    if not isinstance(a.codec, BlockCodec) and not 0 < tolerance < math.inf:
-        tolerance = float(np.finfo(np.float64).tiny) if tolerance == 0 else float(np.finfo(np.float64).max)
-    with AtomicFolder(path) as folder:
-        array = create_array(
-            folder.temporary,
-            "",
-            shape=a.shape,
-            chunks=chunk,
-            dtype=a.dtype,
-            codec=codec_options(a.codec, tolerance, missing_value),
-            attributes=stored,
-        )
-        for index, first, extents in chunks_of(a.shape, chunk):
-            if math.prod(extents):
-                folder.write(chunk_name(array, "", index), dumps(_cut(a, first, extents), attributes={}))
-        folder.commit()
-
-
-def _cut(a: "CompressedArray", first: Cells, extents: Cells) -> "CompressedArray":
-    """Return a part of an array that begins and ends with blocks, without decoding."""
-    numerics = Numerics(BlockGrid(extents, a._numerics.grid.block_shape), a._numerics.transform, a._numerics.precision)
-    origin = (0,) * len(first)
-    blocks = regroup([(a._blocks, a._numerics, origin)], numerics, first, a.codec, exponents_of(a._blocks))
-    missing = join(extents, [(a._missing, a._numerics.grid.shape, tuple(-f for f in first))])
-    cells = math.prod(extents)
-    error = a._field_error
-    bound = min(error.l2, math.sqrt(cells) * error.max_abs * (1 + 2.0**-50))
-    return a._replace(
-        blocks=blocks,
-        numerics=numerics,
-        missing=missing,
-        field_error=ErrorBound(error.max_abs, bound),
-        promise=a._promise,
-    )
-
-
-def exponents_of(blocks: Blocks) -> tuple[int, int]:
-    """Return the exponents of the steps of a payload; zeros for a BlockCodec's."""
-    return (blocks.exponent, blocks.mean_exponent) if isinstance(blocks, PackedBlocks) else (0, 0)

@@ -77,7 +77,7 @@ def test_wrong_usage(capsys: Output, argv: list[str]) -> None:
 
 def test_info(capsys: Output) -> None:
     found = run_json(capsys, "info")
-    assert list(found) == ["hpcblaz", "python", "system", "packages", "cpu", "mpi", "gpu", "kernel_cache"]
+    assert list(found) == ["hpcblaz", "python", "system", "packages", "cpu", "mpi", "hdf5", "gpu", "kernel_cache"]
     assert found["hpcblaz"] == hb.__version__ and found["packages"]["numpy"] == np.__version__
     assert sorted(found["cpu"]) == ["features", "llvm_name", "model", "threads"]
     assert list(found["mpi"]) == [

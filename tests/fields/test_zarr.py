@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -19,10 +20,10 @@ from hpcblaz.errors import CodecError, FileFormatError, LayoutError, StorageErro
 
 zarr = pytest.importorskip("zarr", reason="zarr is not installed: pip install 'hpcblaz[io]'")
 
-from hpcblaz.fields import zarr_reading  # noqa: E402
+from hpcblaz.fields import boxes  # noqa: E402
 from hpcblaz.fields.dumping import sections_of  # noqa: E402
 from hpcblaz.fields.zarr_codec import FieldCodec, expanded, trimmed  # noqa: E402  needs zarr
-from hpcblaz.fields.zarr_store import chunk_shape_of, chunks_of  # noqa: E402
+from hpcblaz.fields.zarr_store import chunk_shape_for, chunk_shape_of, chunks_of  # noqa: E402
 
 FORMS = pytest.mark.parametrize(
     "options", [{"tolerance": 1e-2}, {"index_dtype": "int16", "keep": 0.5}], ids=["tolerance", "block"]
@@ -143,7 +144,7 @@ def test_chunks_of_whole_tiles_are_put_together_as_they_are(tmp_path: Path, opti
     codec = None if "tolerance" in options else hb.BlockCodec((8, 8), **options)
     a = hb.compress(x, tolerance=options.get("tolerance"), codec=codec)
     a.save(tmp_path / "a.zarr", chunks=(32, 256))
-    monkeypatch.setattr(zarr_reading, "regroup", None)
+    monkeypatch.setattr(boxes, "regroup", None)
     b = hb.open(tmp_path / "a.zarr")
     np.testing.assert_array_equal(b.decompress(), a.decompress())
     for name, values in sections_of(a, True).items():
@@ -287,3 +288,19 @@ def test_padding_is_cut_off_and_put_back() -> None:
     for shape, dtype in (((2, 6), "f8"), ((4, 6), "f4"), ((24,), "f8")):
         with pytest.raises(FileFormatError, match="the store is damaged"):
             expanded(a, shape, np.dtype(dtype), np.nan)
+
+
+def test_default_chunks_follow_the_parts() -> None:
+    for shape, size, splits in [((256, 256, 256), 4, None), ((1000, 30, 60), 3, None), ((64, 64, 64), 8, (2, 2, 2))]:
+        layout = hb.Layout(shape, size=size, rank=0, block_shape=(4, 4, 4), splits=splits)
+        chunk = chunk_shape_for(layout, 1 << 16)
+        assert math.prod(chunk) <= 1 << 16 and all(n % 4 == 0 for n in chunk)
+    layout = hb.Layout((256, 256, 256), size=4, block_shape=(4, 4, 4))
+    assert chunk_shape_for(layout) == (64, 256, 256)  # a part is a chunk
+    assert chunk_shape_for(layout, 1 << 20) == (16, 256, 256)
+    assert chunk_shape_for(hb.Layout((4 * 31, 8, 8), size=1, block_shape=(4, 4, 4)), 1 << 10) == (16, 8, 8)
+    assert chunk_shape_for(hb.Layout((4 * 31, 8, 8), size=4, block_shape=(4, 4, 4), splits=(4, 1, 1)), 1 << 10) == (
+        16,
+        8,
+        8,
+    )

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import hpcblaz as hb
-from hpcblaz.errors import CodecError, FileFormatError, LayoutError, StorageError
+from hpcblaz.errors import CodecError, FileFormatError, LayoutError, ShapeError, StorageError
+from hpcblaz.fields.hdf5 import write_hdf5
 from hpcblaz.fields.readers import open_array, write_array
 from hpcblaz.fields.storage import read_header
 from hpcblaz.mpi import Communicator, Layout
@@ -199,3 +200,23 @@ def test_waiting_idly(comm: Communicator) -> None:
     wait_idly(comm)
     assert time.monotonic() - begin > 0.25
     assert time.process_time() - used < 0.2
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("shape", [SHAPES[0], (4, 0, 5)])
+def test_hdf5(comm: Communicator, folder: Path, shape: tuple[int, ...]) -> None:
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed: pip install 'hpcblaz[io]'")
+    path, x = folder / "x.h5", whole(shape)
+    for splits in ((comm.size, 1, 1), (1, comm.size, 1)):
+        layout = Layout(x.shape, comm, splits=splits)
+        write_hdf5(path, layout.local(x), layout, name="run/density", attributes={"units": "kg", "odd": [1]})
+        with h5py.File(path, "r") as file:
+            np.testing.assert_array_equal(file["run/density"][...], x)
+            assert file["run/density"].dtype == x.dtype and dict(file["run/density"].attrs) == {"units": "kg"}
+        comm.barrier()
+    with pytest.raises(StorageError):
+        write_hdf5(folder / "missing" / "x.h5", layout.local(x), layout)
+    with pytest.raises(ShapeError, match="this rank's part"):
+        write_hdf5(path, np.zeros(3), layout)
+    comm.barrier()
+    assert os.listdir(folder) == ["x.h5"]
