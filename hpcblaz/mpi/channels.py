@@ -16,8 +16,8 @@ _keyvals: list[int] = []
 class Channels:
     """Duplicates of a communicator: one for messages and the beginnings of operations, one for their ends.
 
-    Every rank begins operations in one order, and ends them in that order as well, whatever order their messages
-    arrive in: so the collective calls of a duplicate are in one order on all ranks.
+    Every rank begins operations in one order, at once, and ends them in that order as well, whatever order their
+    messages arrive in: so the collective calls of a duplicate are in one order on all ranks.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class Channels:
     def __init__(self, comm: Communicator) -> None:
         self.mpi = load_mpi()
         self.begin = comm._comm.Dup()
-        self.end_raw = comm._comm.Dup()
-        self.end = Communicator(self.end_raw)
+        self._end = comm._comm.Dup()
+        self.end = Communicator(self._end)
         self.running: list[Running] = []
         self._count = 0
 
@@ -41,12 +41,12 @@ class Channels:
     def free(self) -> None:
         """Give the duplicates back."""
         self.begin.Free()
-        self.end_raw.Free()
+        self._end.Free()
 
-    def gather(self, comm: Any, own: NDArray[np.float64]) -> "Generator[bool, None, NDArray[np.float64]]":
-        """Gather every rank's numbers, of one length, without waiting."""
-        result = np.empty((comm.Get_size(), own.size))
-        request = comm.Iallgather([own, self.mpi.DOUBLE], [result, self.mpi.DOUBLE])
+    def gather(self, own: NDArray[np.float64]) -> "Generator[bool, None, NDArray[np.float64]]":
+        """Gather every rank's numbers, of one length, without blocking: of the first operation that is under way."""
+        result = np.empty((self.end.size, own.size))
+        request = self._end.Iallgather([own, self.mpi.DOUBLE], [result, self.mpi.DOUBLE])
         while not request.Test():
             yield False
         return result

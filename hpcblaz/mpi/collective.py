@@ -137,6 +137,7 @@ class _Way:
 
 def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, None, Reduction]:
     """Carry out an operation; yield whether anything was done, or there is only something to wait for."""
+    tag = channels.next_tag()  # before anything is waited for: operations begin in one order on all ranks
     found = yield from channels.greatest(part.report.encode())
     common = agreement.read(found, part.report)
     if common is None:
@@ -146,7 +147,8 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
     rows = None
     if part.report.kind == "allgather":
         own = 0 if part.report.shape is None else part.report.shape[0]
-        rows = yield from channels.gather(channels.begin, np.array([float(own)]))
+        yield from _turn(running)
+        rows = yield from channels.gather(np.array([float(own)]))
     itemsize = common.dtype.itemsize
     algorithm = agreement.choose_algorithm(common.algorithm, itemsize * math.prod(common.shape), part.comm.size)
     way = _way(part.report, common, algorithm, part.comm, rows)
@@ -159,7 +161,7 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
         part.backend,
         channels.begin,
         channels.mpi,
-        channels.next_tag(),
+        tag,
         program=way.program,
         segments=way.segments,
         piece=agreement.piece_length(segment, strides),
@@ -174,7 +176,7 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
         yield pipeline.advance()
     yield from _turn(running)
     own_errors = [float(pipeline.error is not None), pipeline.largest_error, pipeline.squared_error]
-    errors = yield from channels.gather(channels.end_raw, np.array(own_errors))
+    errors = yield from channels.gather(np.array(own_errors))
     if errors[:, 0].any():
         channels.end.agree(pipeline.error)
     if common.strange:
@@ -193,7 +195,7 @@ def steps(part: Part, channels: Channels, running: Running) -> Generator[bool, N
 
 
 def _turn(running: Running) -> Generator[bool, None, None]:
-    """Wait for the operations that began before: ends are in one order on all ranks."""
+    """Wait for the operations that began before: what is gathered is gathered in one order on all ranks."""
     while not running.is_first:
         yield False
 

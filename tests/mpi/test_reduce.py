@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -186,6 +187,27 @@ def test_operations_under_way_at_the_same_time(comm: Communicator) -> None:
         pass
     assert copied.wait() is copied.wait()
     assert (scattered.wait().values == np.array_split(one_by_one[0], comm.size)[comm.rank]).all()
+
+
+@mpi
+def test_many_operations_in_any_order(comm: Communicator) -> None:
+    """Ranks are late, ask in orders of their own, and operations of all kinds overtake each other."""
+    order, own = np.random.default_rng(5), np.random.default_rng(comm.rank)
+    pending, expected = [], []
+    for number in range(40):
+        kind = order.choice(["allreduce", "reduce_scatter", "allgather", "bcast"])
+        x = np.full((int(order.choice([1, 40, 30_000])), 3), 1.0 + number + comm.rank)
+        pending.append(getattr(hb, f"i{kind}")(x, tolerance=0.01, comm=comm))
+        ranks = np.arange(comm.size)
+        whole = number + 1.0 if kind == "bcast" else np.repeat(number + 1.0 + ranks, len(x))[:, None]
+        total = number * comm.size + (ranks + 1.0).sum()
+        expected.append({"allgather": whole, "bcast": whole}.get(kind, total))
+        if own.random() < 0.3:
+            time.sleep(0.003)
+        if own.random() < 0.5:
+            pending[own.integers(len(pending))].test()
+    for number in own.permutation(len(pending)):
+        assert abs(pending[number].wait().values - expected[number]).max(initial=0.0) <= 0.01
 
 
 @mpi
