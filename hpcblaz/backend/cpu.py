@@ -88,7 +88,7 @@ def encode(
     limit = record_limit(size)
     per_job = max(1, min(64, SCRATCH_WORDS // limit))
     steps = np.ldexp(1.0, exponent + np.arange(LEVELS)).astype(numerics.dtype)
-    flat = _read_only(x)
+    flat = read_only(x)
     stats = np.zeros((len(tiles), 3))
     sink = Sink(len(tiles), limit * len(tiles))
 
@@ -165,7 +165,7 @@ def encode_fixed(
     module = numerics.kernel("fixed", "fixed")
     grid = numerics.grid
     stats = np.zeros((len(grid.tiles), 3))
-    flat = _read_only(x)
+    flat = read_only(x)
 
     def work(start: int, stop: int) -> None:
         module.encode_fixed(
@@ -223,7 +223,7 @@ def _sum_tiles(rows: NDArray[np.float64], chosen: NDArray[np.bool_] | None) -> N
     return np.asarray(np.ascontiguousarray(rows.T).sum(axis=1))
 
 
-def _read_only(x: NDArray[Any]) -> NDArray[Any]:
+def read_only(x: NDArray[Any]) -> NDArray[Any]:
     """Return a flat view that kernels are compiled for once, whether the array may be written to or not."""
     flat = x.reshape(-1).view()
     flat.flags.writeable = False
@@ -377,7 +377,7 @@ def value_range(x: NDArray[Any], numerics: Numerics) -> tuple[float, float] | No
 def scan(x: NDArray[Any]) -> tuple[float, float] | None:
     """Return what :func:`value_range` does, of an array of float32 or float64."""
     integer = np.int32 if x.dtype.itemsize == 4 else np.int64
-    bits = _read_only(x).view(integer)
+    bits = read_only(x).view(integer)
     module = kernel("scan", (1, 1, 1, 1), "identity", x.dtype.name, "packed")
 
     def work(start: int, stop: int) -> tuple[int, int]:

@@ -142,8 +142,7 @@ def quantise(x: NDArray[Any], step: Step, precision: str, q: Integers) -> tuple[
         As long as `x`.
     """
     real = np.dtype(precision).type
-    values = np.ascontiguousarray(x, dtype=precision)
-    values.flags.writeable = False
+    values = cpu.read_only(np.ascontiguousarray(x, dtype=precision))
     module = _kernels(precision)
     operands = real(step.value), real(1.0) / real(step.value)
 

@@ -113,6 +113,7 @@ def test_errors_are_exact_and_at_most_half_a_step(precision: str, mantissa: int)
         x = x[abs(x) <= limit * step.value]
         q = np.empty(len(x), np.int32)
         largest, norm = quantised.quantise(x, step, precision, q)
+        assert x.flags.writeable
         errors = x.astype(np.float64) - q * step.value
         assert largest == abs(errors).max() <= (0.5 + 2.0**-6) * step.value
         assert np.linalg.norm(errors) <= norm <= np.linalg.norm(errors) * 1.001 + 1e-12
