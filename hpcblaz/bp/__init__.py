@@ -1,9 +1,29 @@
 """Graphical models, and what is computed with them.
 
 ``models``
-    FactorGraph and PairwiseModel; ``checks`` and ``ragged`` are what they are made with.
+    FactorGraph and PairwiseModel; ``checks``, ``merging`` and ``ragged`` are what they are made with.
+``builders``, ``codes``, ``vision``
+    Models of grids, chains, trees and random graphs; of codes; of images.
 """
 
+from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
+from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
+from hpcblaz.bp.vision import denoise, stereo
 
-__all__ = ["FactorGraph", "PairwiseModel"]
+__all__ = [
+    "FactorGraph",
+    "PairwiseModel",
+    "chain",
+    "channel",
+    "code_model",
+    "denoise",
+    "grid_edges",
+    "ising",
+    "ldpc",
+    "parity_checks",
+    "potts",
+    "random_regular",
+    "stereo",
+    "tree",
+]

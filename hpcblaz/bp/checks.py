@@ -209,3 +209,29 @@ def check_edges(edges: Integers, table_of: Integers, cardinalities: Integers, ta
             f"expected edges that share a table to have as many states, got edge {edge}, whose first variable has "
             f"{cardinalities[first[edge]]}, and another with {rows[table_of[edge]]}"
         )
+
+
+def positive(name: str, value: Any) -> int:
+    """Return a positive integer.
+
+    Raises
+    ------
+    ModelError
+        If it is none.
+    """
+    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < 1:
+        raise ModelError(f"expected {name} to be a positive integer, got {value!r}")
+    return int(value)
+
+
+def generator(seed: Any) -> np.random.Generator:
+    """Return a generator of random numbers.
+
+    Raises
+    ------
+    ModelError
+        If the seed is no integer, or negative.
+    """
+    if not isinstance(seed, (int, np.integer)) or isinstance(seed, bool) or seed < 0:
+        raise ModelError(f"expected a seed of 0 or greater, got {seed!r}")
+    return np.random.default_rng(int(seed))
