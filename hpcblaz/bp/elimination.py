@@ -4,7 +4,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,7 +104,7 @@ class EliminationPlan:
             raise ResourceError(
                 f"expected to need {limit / 2**20:.0f} MiB at most, got {least}{self.peak_bytes / 2**20:.3g} MiB: a "
                 f"table of 2^{self.log2_largest:.1f} entries over {self.width + 1} variables, and "
-                f"2^{self.log2_total:.1f} entries in all: raise the limit, give more evidence, or use belief propagation"
+                f"2^{self.log2_total:.1f} entries in all: raise the limit, give evidence, or use belief propagation"
             )
 
 
@@ -133,11 +133,12 @@ def reduce_model(model: FactorGraph) -> Reduced:
         factor = waiting.pop()
         queued.discard(factor)
         scope = scopes[factor]
-        alive: NDArray[np.bool_] = np.asarray(tables[factor] > -np.inf)
+        alive: NDArray[Any] = np.greater(tables[factor], -np.inf)
         for axis, variable in enumerate(scope):
-            alive = alive & np.expand_dims(possible[variable], tuple(i for i in range(len(scope)) if i != axis))
+            others = tuple(i for i in range(len(scope)) if i != axis)
+            alive = np.logical_and(alive, np.expand_dims(possible[variable], others))
         for axis, variable in enumerate(scope):
-            left = alive.any(axis=tuple(i for i in range(len(scope)) if i != axis))
+            left = np.asarray(alive.any(axis=tuple(i for i in range(len(scope)) if i != axis)))
             if left.sum() < possible[variable].sum():
                 possible[variable] = left
                 for other in factors_of[variable]:

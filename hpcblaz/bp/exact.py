@@ -6,7 +6,7 @@ sums are taken relative to the greatest entry of each, so that neither zeros nor
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -71,6 +71,7 @@ def exact(
     task: Literal["marginals", "map", "logz"] = "marginals",
     evidence: Mapping[int, int] | None = None,
     limit: float = 2**31,
+    report: Callable[[EliminationPlan], object] | None = None,
 ) -> ExactSolution:
     """Solve a model exactly.
 
@@ -84,6 +85,8 @@ def exact(
         The state of each variable that has been observed.
     limit : float
         How many bytes it may take.
+    report : callable, optional
+        Called with the plan, which says what it costs, before anything is computed or refused.
 
     Returns
     -------
@@ -113,6 +116,8 @@ def exact(
     reduced = reduce_model(graph)
     offsets = offsets_of(graph.cardinalities)
     plan = plan_elimination(graph, reduced)
+    if report is not None:
+        report(plan)
     if reduced.contradiction is not None:
         if task != "logz":
             raise ModelError(
