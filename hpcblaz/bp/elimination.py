@@ -102,7 +102,7 @@ class EliminationPlan:
         if self.peak_bytes > limit:
             least = "" if self.complete else "at least "
             raise ResourceError(
-                f"expected to need {limit / 2**20:.0f} MiB at most, got {least}{self.peak_bytes / 2**20:.3g} MiB: a "
+                f"expected to need {limit / 2**20:.3g} MiB at most, got {least}{self.peak_bytes / 2**20:.3g} MiB: a "
                 f"table of 2^{self.log2_largest:.1f} entries over {self.width + 1} variables, and "
                 f"2^{self.log2_total:.1f} entries in all: raise the limit, give evidence, or use belief propagation"
             )
