@@ -186,6 +186,8 @@ def test_solutions(tmp_path: Path) -> None:
         (FG[:-4], "end of the file"),
         ("2 \n 1\n0\n2\n1\n0 1\n\n1\n0\n3\n1\n0 1", "line 10: expected variable 0 to have as many states"),
         ("1 1 999999999999 2 0", "label"),
+        ("1 1 999999999 2 0", "label"),
+        ("1 1 0 999999999 0", "number of states"),
         ("1 2 0 1 99999 99999 0", "entries in all at most"),
         (PAPER.replace("Edges:", "Edgy:"), "'Edges:'"),
         (PAPER.replace("B,{0.1", "A,{0.1"), "line 3: expected a node once, got A twice"),
