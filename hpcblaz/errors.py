@@ -17,7 +17,9 @@ __all__ = [
     "HpcblazError",
     "LayoutError",
     "MissingDependencyError",
+    "ModelError",
     "PeerError",
+    "ResourceError",
     "ShapeError",
     "StoppedError",
     "StorageError",
@@ -81,6 +83,14 @@ class PeerError(HpcblazError, RuntimeError):
 
 class ConfigurationError(HpcblazError, ValueError):
     """An environment variable or a setting of hpcblaz has a value that makes no sense."""
+
+
+class ModelError(HpcblazError, ValueError):
+    """A graphical model, evidence or an assignment makes no sense: sizes do not match, or a state is not there."""
+
+
+class ResourceError(HpcblazError, RuntimeError):
+    """An exact answer needs more memory or work than the limit allows; the text says how much."""
 
 
 class DeviceError(HpcblazError, RuntimeError):

@@ -39,6 +39,8 @@ def test_survives_pickling_with_text_and_notes(cls: type[Exception]) -> None:
         (errors.CommunicatorError, RuntimeError),
         (errors.PeerError, RuntimeError),
         (errors.ConfigurationError, ValueError),
+        (errors.ModelError, ValueError),
+        (errors.ResourceError, RuntimeError),
         (errors.DeviceError, RuntimeError),
         (errors.MissingDependencyError, ImportError),
         (errors.UnsupportedOperationError, TypeError),

@@ -19,7 +19,6 @@ from hpcblaz.cli import bench_collectives, bench_scaling, bench_storage
 from hpcblaz.cli.console import Console, integers
 from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.benchmark import BOUND, SIZE, SPEED, Report, Settings
 from hpcblaz.fields.benchmark import run as measure
 from hpcblaz.fields.compress import compress
@@ -28,6 +27,7 @@ from hpcblaz.fields.sample_fields import sines
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
 from hpcblaz.mpi import world
+from hpcblaz.mpi.atomic import storage_errors
 
 _OTHERS: dict[str, Any] = {"collectives": bench_collectives, "scaling": bench_scaling, "storage": bench_storage}
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")

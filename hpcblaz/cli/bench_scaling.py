@@ -11,9 +11,9 @@ from typing import Any
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError
 from hpcblaz.fields import scaling_benchmark
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.pictures import picture, require_matplotlib
 from hpcblaz.fields.scaling_benchmark import CHECKED, EQUAL, difference
+from hpcblaz.mpi.atomic import storage_errors
 from hpcblaz.mpi.spawn import find_mpirun
 
 OPTIONS = ("ranks", "plot")  # beside --json and --quick

@@ -11,9 +11,9 @@ from typing import Any
 
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.storage_benchmark import Read, Settings, Written
 from hpcblaz.fields.storage_benchmark import run as measure
+from hpcblaz.mpi.atomic import storage_errors
 
 OPTIONS = ("ranks",)  # beside --json and --quick
 _MEGA = 1e6

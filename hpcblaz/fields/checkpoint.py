@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from hpcblaz.errors import ConfigurationError, StorageError
-from hpcblaz.fields.atomic import AtomicFile, AtomicFolder, check_replaceable, storage_errors
+from hpcblaz.mpi.atomic import AtomicFile, AtomicFolder, check_replaceable, storage_errors
 
 SUFFIX = ".partial"
 _FORMAT = "unfinished store of hpcblaz, 1"

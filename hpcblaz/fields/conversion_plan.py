@@ -13,10 +13,10 @@ import numpy as np
 from hpcblaz._version import __version__
 from hpcblaz.backend.blocks import MAX_AXES, default_block_shape
 from hpcblaz.errors import CodecError, ShapeError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.open_field import Field, candidates, choose, open_field, raw_field
 from hpcblaz.fields.zarr_store import chunk_shape_of, codec_options, without_advice, zarr_module
+from hpcblaz.mpi.atomic import storage_errors
 
 Cells = tuple[int, ...]
 

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import HpcblazError, ShapeError, StorageError
-from hpcblaz.fields.atomic import storage_errors
-from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
 from hpcblaz.fields.open_field import optional
 from hpcblaz.fields.readers import PartCollector
 from hpcblaz.mpi import Communicator, Layout, communicator
+from hpcblaz.mpi.atomic import storage_errors
 from hpcblaz.mpi.collect import collect
+from hpcblaz.mpi.leftovers import remove_leftovers, temporary_name
 
 
 def has_parallel_hdf5() -> bool | None:

@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from hpcblaz.errors import StorageError
-from hpcblaz.fields.atomic import storage_errors
-from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
 from hpcblaz.fields.open_field import has_variables, open_dataset, optional
 from hpcblaz.fields.storage import load
+from hpcblaz.mpi.atomic import storage_errors
+from hpcblaz.mpi.leftovers import remove_leftovers, temporary_name
 
 
 def write_netcdf(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:

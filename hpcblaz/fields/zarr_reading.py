@@ -13,12 +13,12 @@ from hpcblaz.backend.blocks import MAX_AXES, BlockGrid
 from hpcblaz.backend.payload import Numerics
 from hpcblaz.errors import FileFormatError, HpcblazError, LayoutError, StorageError
 from hpcblaz.fields.array import CompressedArray
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.boxes import Box, Held, chunks_sharing, exponents_of, held_part, put_together
 from hpcblaz.fields.codec import BlockCodec, Codec, with_block_shape
 from hpcblaz.fields.scalars import ErrorBound
 from hpcblaz.fields.zarr_store import Cells, chunk_name, zarr_module
 from hpcblaz.mpi import Communicator, Layout
+from hpcblaz.mpi.atomic import storage_errors
 
 
 class _Piece(NamedTuple):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hpcblaz.errors import CodecError, LayoutError
-from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.boxes import (
     Box,
     Held,
@@ -34,6 +33,7 @@ from hpcblaz.fields.zarr_store import (
     zarr_module,
 )
 from hpcblaz.mpi import Communicator, communicator
+from hpcblaz.mpi.atomic import AtomicFolder
 from hpcblaz.mpi.pairwise import exchange_in_turn
 
 if TYPE_CHECKING:

@@ -37,7 +37,7 @@ sys.exit(main(sys.argv[2:]))
 HELD = """
 import sys, time
 from hpcblaz.cli import decompress, main
-from hpcblaz.fields.atomic import AtomicFile
+from hpcblaz.mpi.atomic import AtomicFile
 from hpcblaz.mpi import world
 def run(arguments):
     if world().rank == 0:

@@ -12,7 +12,7 @@ import pytest
 from mpi.test_launch import launch
 
 import hpcblaz as hb
-from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
+from hpcblaz.mpi.leftovers import remove_leftovers, temporary_name
 
 pytest.importorskip("zarr", reason="zarr is not installed: pip install 'hpcblaz[io]'")
 
@@ -20,7 +20,7 @@ RANKS = 3
 WRITER = """
 import os, resource, signal, sys, time
 import numpy as np, hpcblaz as hb
-from hpcblaz.fields.atomic import AtomicFolder
+from hpcblaz.mpi.atomic import AtomicFolder
 from hpcblaz.mpi import Layout, world
 
 path, what, victim = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -85,7 +85,7 @@ def test_a_rank_is_killed_while_all_save(store: Path, victim: int) -> None:
     (left,) = hidden(store.parent)  # whoever is killed cannot tidy up
     others = [
         store.parent / temporary_name("a.zarr"),  # of this process, which is alive
-        store.parent / gone_process("from hpcblaz.fields.leftovers import *; print(temporary_name('b.zarr'))"),
+        store.parent / gone_process("from hpcblaz.mpi.leftovers import *; print(temporary_name('b.zarr'))"),
         store.parent / ".hpcblaz-0123456789abcdef.tmp",
     ]
     for other in others:
@@ -115,7 +115,7 @@ def test_one_rank_runs_out_of_space(store: Path) -> None:
 
 def test_leftovers_of_other_machines_stay(tmp_path: Path) -> None:
     """What is not provably of a process of this machine, and gone, is left alone; files are removed as folders are."""
-    name = gone_process("from hpcblaz.fields.leftovers import *; print(temporary_name('a.hbz'))")
+    name = gone_process("from hpcblaz.mpi.leftovers import *; print(temporary_name('a.hbz'))")
     start, target, machine, pid, began, token = name.split("-")
     elsewhere = "-".join([start, target, "f" * 16, pid, began, token])
     odd = "-".join([start, target, machine, "x", began, token])
@@ -144,6 +144,6 @@ def test_a_link_to_a_store(tmp_path: Path, store: Path, can_swap: bool, monkeypa
     link = tmp_path / "link.zarr"
     link.symlink_to(store)
     if not can_swap:
-        monkeypatch.setattr("hpcblaz.fields.atomic._swap", lambda one, other: False)
+        monkeypatch.setattr("hpcblaz.mpi.atomic._swap", lambda one, other: False)
     hb.compress(np.zeros((16, 16)), tolerance=1e-3).save(link)
     assert link.is_symlink() and hb.open(store).shape == (16, 16) and hidden(tmp_path) == []

@@ -27,7 +27,8 @@ HPCBLAZ = f"""#!{sys.executable}
 # With $HOLD a file takes a minute to be complete.
 import os, signal, sys, time
 from hpcblaz.cli.main import main
-from hpcblaz.fields import atomic, converting
+from hpcblaz.fields import converting
+from hpcblaz.mpi import atomic
 converting.CHUNK_CELLS = 2000
 class Slow(converting.Checkpoint):
     written = 0

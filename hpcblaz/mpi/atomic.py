@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import StorageError
-from hpcblaz.fields.leftovers import remove_leftovers, temporary_name
+from hpcblaz.mpi.leftovers import remove_leftovers, temporary_name
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of linux/fcntl.h and linux/fs.h
 _ADVICE = {
