@@ -1,8 +1,9 @@
 """Messages of belief propagation and the order in which they are sent: drivers of the CPU.
 
 A unit (a variable of a pairwise model, or a factor) computes the messages that it sends from those that it was told.
-The templates ``binary_messages``, ``pairwise_messages`` and ``factor_messages`` say what a message is, and ``schedules``
-when one is sent. No answer depends on the number of threads: they share only work whose items do not meet.
+The templates ``binary_messages``, ``pairwise_messages`` and ``factor_messages`` say what a message is, and
+``schedules`` when one is sent. No answer depends on the number of threads: they share only work whose items do not
+meet.
 """
 
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ Integers = NDArray[np.int64]
 class Graph(NamedTuple):
     """Who sends and who listens.
 
-    Unit u sends messages offsets[u] to offsets[u + 1]; message k tells variables[k]; the units that hear what variable v is told are
-    listeners[listener_offsets[v]] and on.
+    Unit u sends messages offsets[u] to offsets[u + 1]; message k tells variables[k]; the units that hear what variable
+    v is told are listeners[listener_offsets[v]] and on.
     """
 
     offsets: Integers
@@ -167,8 +168,8 @@ class Propagation:
         left, bits = np.empty(rounds, np.int64), np.empty(rounds, self._bits.dtype)
         maximise, room = self._rule
         done = self._kernels.flood(
-            self.plan.model, rounds, self.messages, self.fresh, self.residuals, self._bits, self._damping, maximise, room,
-            self._tolerance, left, bits,
+            self.plan.model, rounds, self.messages, self.fresh, self.residuals, self._bits, self._damping, maximise,
+            room, self._tolerance, left, bits,
         )  # fmt: skip
         if done & 1:
             self.messages, self.fresh = self.fresh, self.messages
@@ -220,8 +221,8 @@ class Propagation:
         roots = roots[~(keys[roots] <= self._tolerance)]
         tree = np.empty(self.plan.units, np.int64)
         sent, count = self._kernels.splash(
-            self.plan.model, graph, self._next(), roots, depth, self.messages, self.residuals, self._damping, *self._rule,
-            self._stamps, tree, self._marked,
+            self.plan.model, graph, self._next(), roots, depth, self.messages, self.residuals, self._damping,
+            *self._rule, self._stamps, tree, self._marked,
         )  # fmt: skip
         self._recompute(int(count))
         return int(sent)
@@ -317,7 +318,7 @@ class Queue:
                 p._damping,
                 *p._rule,
                 p._tolerance,
-            )  # fmt: skip
+            )
         )
 
 
@@ -327,7 +328,7 @@ def beliefs(plan: Plan, messages: NDArray[Any], states: int, variables: int) -> 
     Of a plan that is not binary; units of a pairwise plan are its variables.
     """
     out, logs = np.empty(states), np.empty(variables)
-    kernel(f"{_MODULES[plan.family]}", (1, 1, 1, 1), "identity", plan.precision, plan.family).beliefs(
+    kernel(_MODULES[plan.family], (1, 1, 1, 1), "identity", plan.precision, plan.family).beliefs(
         plan.model, messages, out, logs
     )
     return out, logs
@@ -335,7 +336,7 @@ def beliefs(plan: Plan, messages: NDArray[Any], states: int, variables: int) -> 
 
 def free_energy(plan: Plan, messages: NDArray[Any]) -> float:
     """Return the sum of the logs of what the beliefs of all edges, or of all factors, would be divided by."""
-    kernels = kernel(f"{_MODULES[plan.family]}", (1, 1, 1, 1), "identity", plan.precision, plan.family)
+    kernels = kernel(_MODULES[plan.family], (1, 1, 1, 1), "identity", plan.precision, plan.family)
     if plan.family == "factors":
         return float(kernels.free_energy(plan.model, messages, plan.room))
     cavities, logs = np.empty_like(messages), np.empty(len(plan.numbers))

@@ -1,8 +1,8 @@
 """Messages of belief propagation: one update each, and the counter that random choices are drawn from.
 
-A message about a variable of two states is one number, its odds: the weight of state 1 over that of state 0. Products of
-messages are then products of numbers, and no logarithm or exponential is needed. Other messages are vectors whose sum is 1.
-Zero means impossible, exactly: what is possible never becomes zero by rounding (see `product`).
+A message about a variable of two states is one number, its odds: the weight of state 1 over that of state 0. Products
+of messages are then products of numbers, and no logarithm or exponential is needed. Other messages are vectors whose
+sum is 1. Zero means impossible, exactly: what is possible never becomes zero by rounding (see `product`).
 """
 
 import numpy as np
@@ -61,7 +61,8 @@ def draw(seed, iteration, key):
 
     References
     ----------
-    The mixing is that of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators", 2014.
+    The mixing is that of SplitMix64: G. Steele, D. Lea, C. Flood, "Fast splittable pseudorandom number generators",
+    2014.
     """
     return mixed(key ^ mixed(iteration ^ mixed(seed)))
 

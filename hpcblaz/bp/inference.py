@@ -39,21 +39,21 @@ def infer(
 ) -> Inference:
     """Infer marginals, the most probable assignment or the partition function, by loopy belief propagation.
 
-    Answers are exact on trees, up to rounding and the tolerance. On graphs with loops they are approximations, and there
-    need not be one only: look at the result's `status`, and compare schedules.
+    Answers are exact on trees, up to rounding and the tolerance. On graphs with loops they are approximations, and
+    there need not be one only: look at the result's `status`, and compare schedules.
 
     Parameters
     ----------
     model : FactorGraph or PairwiseModel
         With evidence clamped in.
     schedule : {'auto', 'sweep', 'lbp', 'rnbp', 'rbp', 'splash', 'queue'}
-        The order in which messages are sent. 'auto' begins with sweeps, and goes over to the largest residuals first where
-        sweeps get nowhere.
+        The order in which messages are sent. 'auto' begins with sweeps, and goes over to the largest residuals first
+        where sweeps get nowhere.
     task : {'marginals', 'map', 'logz'}
         'map' computes largest products, the others sums of products.
     tolerance : float
-        Messages have converged once each is this close to what would replace it: the Euclidean norm of the difference of
-        two probability vectors. All of them are looked at before a result counts as converged.
+        Messages have converged once each is this close to what would replace it: the Euclidean norm of the difference
+        of two probability vectors. All of them are looked at before a result counts as converged.
     damping : float
         How much of an old message stays, at least 0 and below 1.
     max_iterations : int
@@ -63,8 +63,8 @@ def infer(
     seed : int
         Of the random choices of 'rnbp', at least 0 and below 2**64.
     precision : {'float32', 'float64'}
-        Of the messages of variables with two states whose tables have no zero. All others are float64, and so are these
-        where float32 might overflow.
+        Of the messages of variables with two states whose tables have no zero. All others are float64, and so are
+        these where float32 might overflow.
     initial : Inference, optional
         Begin with its messages. It is of a model of the same shapes.
     low, high : float
@@ -131,7 +131,7 @@ def _run(prepared: Prepared, propagation: Propagation, watch: Watch, steps: Iter
         if found or status is not None:
             propagation.compute()  # a schedule may have looked at some messages long ago
             left, largest = propagation.measure()
-            watch.note(0, left, largest)
+            watch.note(0 if left == 0 or status else propagation.count, left, largest)
             _check_possible(prepared, propagation)
             if left == 0:
                 return "converged"

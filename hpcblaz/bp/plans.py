@@ -1,4 +1,4 @@
-"""Models as the kernels take them: in the order in which messages are computed, and scaled so that nothing overflows."""
+"""Models as the kernels take them: in the order in which messages are computed, and scaled against overflow."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -55,13 +55,16 @@ class Prepared:
         offsets = offsets_of(cards)
         if vectors.shape != (offsets[-1],):
             raise ModelError(
-                f"expected messages of {offsets[-1]} numbers in all to begin with, got {vectors.size}: begin with a result "
-                "of a model of the same shapes"
+                f"expected messages of {offsets[-1]} numbers in all to begin with, got {vectors.size}: begin with a "
+                "result of a model of the same shapes"
             )
         if self.plan.family == "binary":
             pairs = np.maximum(vectors.reshape(-1, 2)[self.plan.numbers], 1e-30)
-            return np.ascontiguousarray(pairs[:, 1] / pairs[:, 0], self.plan.precision)
-        return vectors[ranges(offsets[:-1][self.plan.numbers], cards[self.plan.numbers])]
+            model = self.model.to_pairwise()
+            most = np.exp(_reach(model)[model.table_of[self.plan.numbers >> 1], self.plan.numbers & 1])
+            return np.clip(pairs[:, 1] / pairs[:, 0], 1 / most, most).astype(self.plan.precision)
+        # What was impossible need not be so in another model
+        return np.maximum(vectors[ranges(offsets[:-1][self.plan.numbers], cards[self.plan.numbers])], 1e-30)
 
     def from_plan(self, messages: NDArray[Any]) -> Floats:
         """Return messages as vectors of sum 1, one after the other in the order of the model."""
@@ -124,8 +127,8 @@ def prepare(model: FactorGraph | PairwiseModel, precision: str) -> Prepared:
 def impossible_variable(variable: int) -> ModelError:
     """Return the error of a contradiction."""
     return ModelError(
-        f"expected a model with a possible assignment, got one in which every state of variable {variable} is impossible: "
-        "look at the evidence and at the zeros of its tables"
+        f"expected a model with a possible assignment, got one in which every state of variable {variable} is "
+        "impossible: look at the evidence and at the zeros of its tables"
     )
 
 
@@ -135,8 +138,7 @@ def _odds(
     """Return unaries and weights as odds, or None if products of odds might overflow."""
     tables = model.log_tables.reshape(-1, 4)
     t00, t01, t10, t11 = tables.T
-    # The largest log odds that a message can have, to the second variable of an edge and to the first
-    reach = np.stack([np.maximum(abs(t01 - t00), abs(t11 - t10)), np.maximum(abs(t10 - t00), abs(t11 - t01))], axis=1)
+    reach = _reach(model)
     spread = abs(tables - t00[:, None]).max(axis=1, initial=0.0)
     edge = model.table_of[numbers >> 1]
     told = np.bincount(targets, reach[edge, numbers & 1], model.variables)
@@ -156,6 +158,12 @@ def _odds(
         rows = np.exp([t01 - t00, t10 - t00, t11 - t00])
         weights = np.where(back, rows[[1, 0, 2]][:, edge], rows[:, edge])
     return np.exp(unaries).astype(precision), np.ascontiguousarray(weights, precision)
+
+
+def _reach(model: PairwiseModel) -> Floats:
+    """Return the largest log odds of messages over each table, to the second variable of an edge and to the first."""
+    t00, t01, t10, t11 = model.log_tables.reshape(-1, 4).T
+    return np.stack([np.maximum(abs(t01 - t00), abs(t11 - t10)), np.maximum(abs(t10 - t00), abs(t11 - t01))], axis=1)
 
 
 def _weights(logs: Floats, offsets: Integers) -> tuple[Floats, Floats]:
@@ -202,6 +210,13 @@ def _pairs(
 
 
 def _factors(model: FactorGraph) -> Prepared:
+    constants = np.flatnonzero(np.diff(model.factor_offsets) == 0)
+    zero = constants[np.isneginf(model.log_tables[model.table_offsets[constants]])]
+    if zero.size:
+        raise ModelError(
+            f"expected a model with a possible assignment, got one in which all are impossible: factor {zero[0]}, a "
+            "constant, is 0"
+        )
     levels, order, offsets, numbers, told_offsets, told, listeners = arrange_factors(
         model.factor_offsets, model.scopes, model.variables
     )

@@ -27,8 +27,8 @@ class History:
     updates : numpy.ndarray of int64, shape (looks,)
         Messages sent so far.
     unconverged : numpy.ndarray of int64, shape (looks,)
-        Messages whose residual was above the tolerance. Residuals are taken as messages are computed, and the last look is at all
-        of them anew.
+        Messages whose residual was above the tolerance. Residuals are taken as messages are computed, and the last look
+        is at all of them anew.
     residual : numpy.ndarray of float64, shape (looks,)
         The largest residual.
     """
@@ -76,11 +76,11 @@ class Inference:
     history: History
 
     def __post_init__(self) -> None:
-        broken = (
-            np.flatnonzero(~np.isfinite(np.add.reduceat(self.beliefs, self._offsets[:-1]))) if len(self.beliefs) else []
-        )
-        if len(broken):
-            raise impossible_variable(int(broken[0]))
+        if self.beliefs.size:
+            sums = np.add.reduceat(self.beliefs, self._offsets[:-1])
+            impossible = np.flatnonzero(~(sums > 0))
+            if impossible.size:
+                raise impossible_variable(int(impossible[0]))
 
     @property
     def converged(self) -> bool:
@@ -157,7 +157,8 @@ class Inference:
             return np.zeros(0, np.int64)
         padded = np.full((cards.size, int(cards.max())), -1.0)
         padded[np.arange(padded.shape[1]) < cards[:, None]] = self.beliefs
-        return padded.argmax(axis=1).astype(np.int64)
+        best: Integers = padded.argmax(axis=1).astype(np.int64)
+        return best
 
     @cached_property
     def score(self) -> float:
@@ -180,8 +181,8 @@ class Inference:
     def vectors(self) -> Floats:
         """All messages as vectors of sum 1, one after the other in the order of the model.
 
-        Of a pairwise model, those of edge e are the message to its second variable and the one to its first; of a factor
-        graph, they are the messages from its factors to the entries of `scopes`.
+        Of a pairwise model, those of edge e are the message to its second variable and the one to its first; of a
+        factor graph, they are the messages from its factors to the entries of `scopes`.
         """
         return self.prepared.from_plan(self.messages)
 

@@ -1,7 +1,7 @@
 """Schedules: the order in which messages are sent.
 
-A schedule is a generator. It sends messages, and yields whether it found that none changes any more; its caller stops it.
-Docs: docs/bp_inference.md.
+A schedule is a generator. It sends messages, and yields whether it found that none changes any more; its caller stops
+it. Docs: docs/bp_inference.md.
 """
 
 from collections.abc import Iterator
@@ -96,7 +96,7 @@ def _in_order(propagation: Propagation, watch: Watch, by_unit: bool, most: int |
     queue = Queue(propagation, by_unit)
     first = watch.updates
     while most is None or watch.updates - first < most:
-        asked = watch.sends()
+        asked = watch.sends() if most is None else min(watch.sends(), most - watch.updates + first)
         sent = queue.send(asked)
         watch.note(sent, *propagation.measure())
         if sent < asked:

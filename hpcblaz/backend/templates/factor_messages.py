@@ -1,9 +1,10 @@
 """Messages over tables of any number of variables: a unit is a factor, and tells each of its variables.
 
-A model is (offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble). Unit f sends the messages
-offsets[f] to offsets[f + 1]; message k goes to variable variables[k] of cards[variables[k]] states and is at places[k] to
-places[k + 1] of the messages. The table of f is tables_at[f] to tables_at[f + 1] of tables. Variable v is told the messages
-told[told_offsets[v]] and on. If all states of a variable are impossible, trouble[0] becomes 1 more than its number.
+A model is (offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble). Unit f sends messages
+offsets[f] to offsets[f + 1]; message k goes to variable variables[k] of cards[variables[k]] states and is at places[k]
+to places[k + 1] of the messages. The table of f is tables_at[f] to tables_at[f + 1] of tables. Variable v is told the
+messages told[told_offsets[v]] and on. If all states of a variable are impossible, trouble[0] becomes 1 more than its
+number.
 """
 
 import numpy as np
@@ -49,7 +50,7 @@ def multiply(values, messages, place):
 
 @njit(error_model="numpy")
 def tell_factor(model, f, messages, cavity, starts):
-    """Write what the variables of a factor know without it, one after the other; return the log of what was divided out."""
+    """Write what the variables of a factor know without it; return the log of what was divided out."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
     position = 0
     log = 0.0

@@ -1,8 +1,8 @@
 """The order in which messages are computed and sent, whatever they are.
 
 A unit computes the messages that it sends, offsets[u] to offsets[u + 1], from what it was told. A message tells a
-variable, and the units that listen to variable v are listeners[listener_offsets[v]] and on. A graph is (offsets, variables,
-listener_offsets, listeners): variables[k] is told by message k.
+variable, and the units that listen to variable v are listeners[listener_offsets[v]] and on. A graph is (offsets,
+variables, listener_offsets, listeners): variables[k] is told by message k.
 """
 
 import numpy as np
@@ -161,7 +161,7 @@ def build_heap(heap, place, keys, residuals):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def queue(model, graph, pops, heap, place, keys, messages, fresh, residuals, damping, maximise, room, tolerance):
-    """Send the message that changes most, one at a time; return how many were sent until none is above the tolerance."""
+    """Send the message that changes most, one at a time; return how many until none is above the tolerance."""
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     for sent in range(pops):
@@ -202,7 +202,7 @@ def build_unit_heap(graph, heap, place, keys, residuals):
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def unit_queue(model, graph, most, heap, place, keys, messages, fresh, residuals, damping, maximise, room, tolerance):
-    """Send all that changes of the unit with the largest change, a unit at a time; return how many messages were sent."""
+    """Send all that changes of the unit with the largest change, a unit at a time; return how many messages."""
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     sent = 0
