@@ -10,7 +10,7 @@ Examples
 True
 """
 
-from hpcblaz import errors
+from hpcblaz import bp, errors
 from hpcblaz._version import __version__
 from hpcblaz.fields.array import CompressedArray
 from hpcblaz.fields.blockwise import (
@@ -90,6 +90,7 @@ __all__ = [
     "block_mean",
     "block_standard_deviation",
     "block_variance",
+    "bp",
     "compress",
     "concatenate",
     "cosine_similarity",

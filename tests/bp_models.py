@@ -37,3 +37,17 @@ def factor_graphs(draw: st.DrawFn, max_arity: int = 4, max_variables: int = 6) -
         table = np.where(rng.random(shape) < zeros, -np.inf, rng.uniform(-spread, spread, shape))
         factors.append((scope, table))
     return FactorGraph.from_tables(cards, factors, log=True)
+
+
+def brute_force(model: FactorGraph) -> tuple[float, Any, float]:
+    """Return log Z, the marginals one after the other (None if nothing is possible), and the best score."""
+    states = assignments(model.cardinalities)
+    scores = np.asarray(model.score(states))
+    best = float(scores.max())
+    if best == -np.inf:
+        return -np.inf, None, best
+    weights = np.exp(scores - best)
+    marginals = [
+        weights[states[:, v] == s].sum() / weights.sum() for v, n in enumerate(model.cardinalities) for s in range(n)
+    ]
+    return float(np.log(weights.sum()) + best), np.array(marginals), best

@@ -6,16 +6,37 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``readers``
+    Files: ``uai``, ``libdai``, ``rnbp``, and ``solutions``; ``tokens`` and ``writing`` are their numbers.
+``networks``
+    To networkx and back.
+``exact``, ``elimination``
+    Exact answers for models of small width, and what they cost.
 """
 
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
+from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
+from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
+from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
+from hpcblaz.bp.solutions import (
+    read_assignment,
+    read_log_partition,
+    read_marginals,
+    write_assignment,
+    write_log_partition,
+    write_marginals,
+)
+from hpcblaz.bp.uai import read_evidence, write_evidence
 from hpcblaz.bp.vision import denoise, stereo
 
 __all__ = [
+    "EliminationPlan",
+    "ExactSolution",
     "FactorGraph",
     "History",
     "Inference",
@@ -24,13 +45,27 @@ __all__ = [
     "channel",
     "code_model",
     "denoise",
+    "exact",
+    "from_networkx",
     "grid_edges",
     "infer",
     "ising",
     "ldpc",
     "parity_checks",
+    "plan_elimination",
     "potts",
     "random_regular",
+    "read_assignment",
+    "read_evidence",
+    "read_log_partition",
+    "read_marginals",
+    "read_model",
     "stereo",
+    "to_networkx",
     "tree",
+    "write_assignment",
+    "write_evidence",
+    "write_log_partition",
+    "write_marginals",
+    "write_model",
 ]

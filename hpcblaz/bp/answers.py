@@ -35,7 +35,7 @@ def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
     return found[ranges(offsets[:-1][place], cards)]
 
 
-def bethe_log_z(prepared: Prepared, messages: NDArray[Any]) -> float:
+def bethe_log_partition(prepared: Prepared, messages: NDArray[Any]) -> float:
     """Return the natural logarithm of the Bethe approximation of the partition function.
 
     It is exact on trees. Elsewhere it is stationary at fixed points of the messages.
@@ -47,7 +47,7 @@ def bethe_log_z(prepared: Prepared, messages: NDArray[Any]) -> float:
         Of the plan, from sum-product.
     """
     if prepared.plan.family == "binary":
-        return _binary_log_z(prepared, messages)
+        return _binary_log_partition(prepared, messages)
     _, logs = _of_plan(prepared, messages)
     degrees = prepared.model.degrees[prepared.variable_of]
     total = backend.free_energy(prepared.plan, messages)
@@ -75,7 +75,7 @@ def _log_beliefs(prepared: Prepared, told: Floats) -> Floats:
     return logs
 
 
-def _binary_log_z(prepared: Prepared, messages: NDArray[Any]) -> float:
+def _binary_log_partition(prepared: Prepared, messages: NDArray[Any]) -> float:
     model = _pairwise(prepared)
     told = _log_pairs(messages)
     logs = _log_beliefs(prepared, told)

@@ -77,7 +77,7 @@ class Inference:
 
     def __post_init__(self) -> None:
         if self.beliefs.size:
-            sums = np.add.reduceat(self.beliefs, self._offsets[:-1])
+            sums = np.add.reduceat(self.beliefs, self.offsets[:-1])
             impossible = np.flatnonzero(~(sums > 0))
             if impossible.size:
                 raise impossible_variable(int(impossible[0]))
@@ -140,10 +140,10 @@ class Inference:
         ConfigurationError
             After task 'map'.
         """
-        count = len(self._offsets) - 1
+        count = len(self.offsets) - 1
         if not 0 <= variable < count:
             raise ModelError(f"expected a variable from 0 to {count - 1}, got {variable}")
-        return self.marginals[self._offsets[variable] : self._offsets[variable + 1]]
+        return self.marginals[self.offsets[variable] : self.offsets[variable + 1]]
 
     @cached_property
     def assignment(self) -> Integers:
@@ -166,7 +166,7 @@ class Inference:
         return float(self.prepared.model.score(self.assignment))
 
     @cached_property
-    def log_z(self) -> float:
+    def log_partition(self) -> float:
         """Natural logarithm of the Bethe approximation of the partition function, exact on trees.
 
         Raises
@@ -175,7 +175,7 @@ class Inference:
             After task 'map'.
         """
         self._need_sums("log Z")
-        return answers.bethe_log_z(self.prepared, self.messages)
+        return answers.bethe_log_partition(self.prepared, self.messages)
 
     @cached_property
     def vectors(self) -> Floats:
@@ -191,7 +191,8 @@ class Inference:
         return 1 - self.history.unconverged / max(1, len(self.prepared.plan.numbers))
 
     @property
-    def _offsets(self) -> Integers:
+    def offsets(self) -> Integers:
+        """Where the beliefs of each variable begin: int64, shape (variables + 1,)."""
         return offsets_of(self.prepared.model.cardinalities)
 
     def _need_sums(self, what: str) -> None:

@@ -13,13 +13,13 @@ import traceback
 from collections.abc import Sequence
 
 from hpcblaz._version import __version__
-from hpcblaz.cli import bench, compare, compress, decompress, demo, info, plot, stats
+from hpcblaz.cli import bench, bp, compare, compress, decompress, demo, info, plot, stats
 from hpcblaz.cli.console import Console, finish_output
 from hpcblaz.errors import HpcblazError
 from hpcblaz.mpi import Communicator, world
 from hpcblaz.mpi.launch import load_mpi
 
-_VERBS = (info, compress, decompress, stats, compare, plot, demo, bench)
+_VERBS = (info, compress, decompress, stats, compare, plot, bp, demo, bench)
 _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
 
 

@@ -1,0 +1,202 @@
+"""Files of the UAI competitions: models and evidence.
+
+A file is a word and numbers; line breaks mean nothing. Weights in a file are no logarithms.
+"""
+
+import os
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from hpcblaz.bp.checks import table_sizes
+from hpcblaz.bp.models import FactorGraph, PairwiseModel
+from hpcblaz.bp.ragged import Integers, offsets_of, ranges
+from hpcblaz.bp.tokens import Numbers, write_text
+from hpcblaz.bp.writing import join, linear
+from hpcblaz.errors import FileFormatError, ModelError
+
+__all__ = [
+    "read_evidence",
+    "read_uai",
+    "write_evidence",
+    "write_uai",
+]
+
+_PathLike = str | os.PathLike[str]
+
+
+def read_uai(path: _PathLike) -> FactorGraph:
+    """Read a model, ``MARKOV`` or ``BAYES``.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Plain, or compressed by gzip or xz.
+
+    Returns
+    -------
+    FactorGraph
+
+    Raises
+    ------
+    FileFormatError
+        If the file is malformed; the text says in which line, and why.
+    StorageError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = os.path.join(tempfile.mkdtemp(), "model.uai")
+    >>> write_uai(path, FactorGraph.from_tables([2, 3], [([0, 1], [[1, 2, 3], [4, 5, 6]])]))
+    >>> read_uai(path).score([1, 2]).round(6) == np.log(6).round(6)
+    np.True_
+    """
+    numbers = Numbers(Path(path), words=1)
+    if numbers.words[0].upper() not in ("MARKOV", "BAYES"):
+        raise FileFormatError(f"{path}, line 1: expected MARKOV or BAYES, got {numbers.words[0]!r}")
+    count = numbers.integer(0, "a number of variables")
+    cardinalities = numbers.integers(1, count, "numbers of states", 1)
+    factors = numbers.integer(1 + count, "a number of factors")
+    factor_offsets, scopes, at = _read_scopes(numbers, 2 + count, factors, count)
+    try:
+        sizes = table_sizes(scopes, factor_offsets, cardinalities)
+    except ModelError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    table_offsets = offsets_of(sizes)
+    heads = at + table_offsets[:-1] + np.arange(factors)
+    inside = heads < numbers.values.size
+    wrong = np.flatnonzero(numbers.values[heads[inside]] != sizes[inside])
+    if wrong.size:
+        factor = int(wrong[0])
+        got = numbers.values[heads[factor]]
+        numbers.fail(
+            int(heads[factor]),
+            f"expected {sizes[factor]}, the entries of the table of factor {factor}, got {got:.17g}",
+        )
+    end = at + int(table_offsets[-1]) + factors
+    numbers.take(at, end - at, "tables and their lengths")
+    numbers.end(end)
+    log_tables = numbers.weights(ranges(heads + 1, sizes), "entries of tables")
+    return FactorGraph(cardinalities, factor_offsets, scopes, table_offsets, log_tables)
+
+
+def _read_scopes(numbers: Numbers, at: int, factors: int, variables: int) -> tuple[Integers, Integers, int]:
+    """Return the scopes, and where the numbers after them begin; scopes of one length are read together."""
+    arities: list[Integers] = []
+    parts: list[Integers] = []
+    done, window = 0, 16
+    while done < factors:
+        arity = numbers.integer(at, f"the number of variables of factor {done}", 0, variables)
+        step = arity + 1
+        heads = numbers.values[at : at + min(window, factors - done) * step : step]
+        other = np.flatnonzero(heads != arity)
+        run = int(other[0]) if other.size else heads.size
+        window = 16 if other.size else 2 * window
+        numbers.take(at, run * step, f"variables of factor {done + run - 1}")
+        places = at + np.arange(run)[:, None] * step + 1 + np.arange(arity)
+        block = numbers.values[places]
+        bad = ~((block >= 0) & (block < variables) & (block == np.floor(block)))
+        if bad.any():
+            wrong = int(places[bad][0])
+            numbers.fail(wrong, f"expected a variable from 0 to {variables - 1}, got {numbers.values[wrong]:.17g}")
+        ordered = np.sort(block, axis=1)
+        twice = np.argwhere(ordered[:, 1:] == ordered[:, :-1])
+        if twice.size:
+            row, column = twice[0]
+            numbers.fail(
+                int(places[row, 0]),
+                f"expected a variable once in a factor, got {ordered[row, column]:.0f} twice in factor {done + row}",
+            )
+        parts.append(block.astype(np.int64).ravel())
+        arities.append(np.full(run, arity, np.int64))
+        at += run * step
+        done += run
+    lengths = np.concatenate([*arities, np.zeros(0, np.int64)])
+    return offsets_of(lengths), np.concatenate([*parts, np.zeros(0, np.int64)]), at
+
+
+def write_uai(path: _PathLike, model: FactorGraph | PairwiseModel) -> None:
+    """Write a model as ``MARKOV``, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Compressed if it ends with ``.gz`` or ``.xz``.
+    model : FactorGraph or PairwiseModel
+
+    Raises
+    ------
+    ModelError
+        If a weight is too great or too small for a number that is no logarithm.
+    StorageError
+        If it cannot be written.
+    """
+    graph = model.to_factor_graph()
+    lines = ["MARKOV", str(graph.variables), join(graph.cardinalities), str(graph.factors)]
+    scopes, offsets = graph.scopes.tolist(), graph.factor_offsets.tolist()
+    lines += [join([b - a, *scopes[a:b]]) for a, b in pairwise(offsets)]
+    entries, places = linear(graph.log_tables).tolist(), graph.table_offsets.tolist()
+    lines += [f"\n{b - a}\n{join(entries[a:b])}" for a, b in pairwise(places)]
+    write_text(Path(path), "\n".join(lines) + "\n")
+
+
+def read_evidence(path: _PathLike) -> dict[int, int]:
+    """Read which variables have been observed, and in which states.
+
+    The file has their number, and for each the variable and its state; in older files a 1 comes before, the number of
+    samples. An empty file means that nothing has been observed.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    dict of int to int
+
+    Raises
+    ------
+    FileFormatError
+        If the file is malformed, or has several samples.
+    StorageError
+        If it cannot be read.
+    """
+    numbers = Numbers(Path(path))
+    size = numbers.values.size
+    if size == 0:
+        return {}
+    first = numbers.integer(0, "a number of observed variables")
+    if size == 1 + 2 * first:
+        start = 1
+    elif first <= 1 and size > 1 and size == 2 + 2 * numbers.integer(1, "a number of observed variables"):
+        start = 2
+    else:
+        numbers.fail(
+            0, f"expected {first} variables with their states, or one sample of them, got {size - 1} numbers after it"
+        )
+    pairs = numbers.integers(start, size - start, "variables and their states").reshape(-1, 2)
+    evidence: dict[int, int] = {}
+    for place, (variable, state) in enumerate(pairs.tolist()):
+        if evidence.setdefault(variable, state) != state:
+            numbers.fail(
+                start + 2 * place, f"expected one state of variable {variable}, got {evidence[variable]} and {state}"
+            )
+    return evidence
+
+
+def write_evidence(path: _PathLike, evidence: dict[int, int]) -> None:
+    """Write which variables have been observed, in one line, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    evidence : dict of int to int
+
+    Raises
+    ------
+    StorageError
+        If it cannot be written.
+    """
+    write_text(Path(path), join([len(evidence), *(n for pair in evidence.items() for n in pair)]) + "\n")
