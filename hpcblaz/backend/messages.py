@@ -120,6 +120,15 @@ class Propagation:
         self._stamp = 0
         self._marked = np.empty(plan.units, np.int64)
 
+    def afresh(self, messages: NDArray[Any]) -> "Propagation":
+        """Return other messages under the same rules, without damping."""
+        return Propagation(self.plan, messages, self.maximise, 0.0, float(self._tolerance))
+
+    @property
+    def maximise(self) -> bool:
+        """Largest products instead of their sums."""
+        return self._rule[0]
+
     @property
     def damping(self) -> float:
         """How much of the old message stays."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from hpcblaz.backend import messages as backend
 from hpcblaz.bp.models import PairwiseModel
 from hpcblaz.bp.plans import Prepared
-from hpcblaz.bp.ragged import Floats, offsets_of, ranges
+from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 
 
 def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
@@ -33,6 +33,17 @@ def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
     offsets, place = offsets_of(cards[order]), np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     return found[ranges(offsets[:-1][place], cards)]
+
+
+def assignment(prepared: Prepared, messages: NDArray[Any]) -> Integers:
+    """Return the state with the largest belief of each variable, the first of equals: int64, shape (variables,)."""
+    cards = prepared.model.cardinalities
+    if not cards.size:
+        return np.zeros(0, np.int64)
+    padded = np.full((cards.size, int(cards.max())), -1.0)
+    padded[np.arange(padded.shape[1]) < cards[:, None]] = beliefs(prepared, messages)
+    best: Integers = padded.argmax(axis=1).astype(np.int64)
+    return best
 
 
 def bethe_log_partition(prepared: Prepared, messages: NDArray[Any]) -> float:

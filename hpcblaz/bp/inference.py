@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 from hpcblaz.backend.messages import Propagation
 from hpcblaz.backend.threads import threads as use_threads
+from hpcblaz.bp import answers
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.plans import Prepared, impossible_variable, prepare
 from hpcblaz.bp.result import History, Inference
@@ -17,6 +18,10 @@ from hpcblaz.errors import ConfigurationError
 __all__ = ["TASKS", "infer"]
 
 TASKS = ("marginals", "map", "logz")
+
+_SMALL = 4096  # messages up to which `auto` looks for a second fixed point: it takes a few milliseconds
+_SECOND = 30  # updates of each message that this may take
+_CLEARLY = 1e-6  # relative difference of what two fixed points are worth
 
 
 def infer(
@@ -110,6 +115,8 @@ def infer(
         watch.messages, watch.most = propagation.count, max_iterations * propagation.count
         preparation = watch.elapsed()
         status = _run(prepared, propagation, watch, start(schedule, propagation, watch, options))
+        if schedule == "auto" and status == "converged" and 0 < propagation.count <= _SMALL:
+            propagation = _better(prepared, propagation, watch, options)
         return Inference(
             prepared=prepared,
             messages=propagation.messages,
@@ -138,6 +145,27 @@ def _run(prepared: Prepared, propagation: Propagation, watch: Watch, steps: Iter
             if status is not None:
                 return status
     return "converged"
+
+
+def _better(prepared: Prepared, found: Propagation, watch: Watch, options: Options) -> Propagation:
+    """Look for a better fixed point in residual order from the start, and return the better one.
+
+    Of sums, that is the one with the larger partition function, of largest products the one with the better assignment.
+    """
+    other = found.afresh(prepared.uniform())
+    watch.most = min(watch.most, watch.updates + _SECOND * other.count)
+    if _run(prepared, other, watch, start("units", other, watch, options)) != "converged":
+        other = found
+    first, second = (_worth(prepared, propagation) for propagation in (found, other))
+    best = other if second > first + _CLEARLY * max(1.0, abs(first)) else found
+    watch.note(0, *best.measure())
+    return best
+
+
+def _worth(prepared: Prepared, propagation: Propagation) -> float:
+    if propagation.maximise:
+        return float(prepared.model.score(answers.assignment(prepared, propagation.messages)))
+    return answers.bethe_log_partition(prepared, propagation.messages)
 
 
 def _check_possible(prepared: Prepared, propagation: Propagation) -> None:

@@ -152,13 +152,7 @@ class Inference:
         After task 'map' it is the most probable assignment, on trees without equals. After the others each state is the
         most probable one of its variable, and together they need not be.
         """
-        cards = self.prepared.model.cardinalities
-        if not cards.size:
-            return np.zeros(0, np.int64)
-        padded = np.full((cards.size, int(cards.max())), -1.0)
-        padded[np.arange(padded.shape[1]) < cards[:, None]] = self.beliefs
-        best: Integers = padded.argmax(axis=1).astype(np.int64)
-        return best
+        return answers.assignment(self.prepared, self.messages)
 
     @cached_property
     def score(self) -> float:

@@ -51,7 +51,7 @@ def schedule(name: str, propagation: Propagation, watch: Watch, options: Options
     Parameters
     ----------
     name : str
-        One of `SCHEDULES`.
+        One of `SCHEDULES`, or 'units': a queue of units, each of which sends all that changes.
     propagation : Propagation
         The messages.
     watch : Watch
@@ -64,6 +64,8 @@ def schedule(name: str, propagation: Propagation, watch: Watch, options: Options
         return _sweep(propagation, watch)
     if name == "queue":
         return _queue(propagation, watch)
+    if name == "units":
+        return _units(propagation, watch)
     if name == "auto":
         return _auto(propagation, watch)
     return _selected(name, propagation, watch, options)
@@ -88,6 +90,11 @@ def _sweep(propagation: Propagation, watch: Watch) -> Iterator[bool]:
 def _queue(propagation: Propagation, watch: Watch) -> Iterator[bool]:
     while True:
         yield from _in_order(propagation, watch, False, None)
+
+
+def _units(propagation: Propagation, watch: Watch) -> Iterator[bool]:
+    while True:
+        yield from _in_order(propagation, watch, True, None)
 
 
 def _in_order(propagation: Propagation, watch: Watch, by_unit: bool, most: int | None) -> Iterator[bool]:
@@ -131,8 +138,7 @@ def _auto(propagation: Propagation, watch: Watch) -> Iterator[bool]:
     for damping in (propagation.damping, *(max(d, propagation.damping) for d in _DAMPING)):
         propagation.damping = damping
         yield from _in_order(propagation, watch, True, _UPDATES * propagation.count)
-    while True:
-        yield from _in_order(propagation, watch, True, None)
+    yield from _units(propagation, watch)
 
 
 def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:

@@ -215,12 +215,12 @@ def test_contradictions_are_named() -> None:
     never = [[0, 0], [0, 0]]
     with pytest.raises(ModelError, match="every state of variable 2 is impossible"):
         infer(PairwiseModel.from_tables([[1, 1], [1, 1], [0, 0]], [[0, 1]], [[[1, 2], [3, 4]]]))
-    with pytest.raises(ModelError, match="every state of variable [01] is impossible"):
+    with pytest.raises(ModelError, match=r"every state of variable [01] is impossible"):
         infer(PairwiseModel.from_tables([[1, 1]] * 2, [[0, 1]], [never]))
     unlike = [[0, 1], [1, 0]]
     model = PairwiseModel.from_tables([[1, 1]] * 3, [[0, 1], [1, 2]], [unlike, unlike])
     for schedule in SCHEDULES:
-        with pytest.raises(ModelError, match="every state of variable [012] is impossible"):
+        with pytest.raises(ModelError, match=r"every state of variable [012] is impossible"):
             infer(model.clamp({0: 0, 2: 1}), schedule)
     assert infer(model.clamp({0: 0}), "lbp").assignment.tolist() == [0, 1, 0]
 

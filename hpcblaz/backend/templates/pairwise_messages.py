@@ -1,8 +1,8 @@
 """Messages over tables of two variables of any states: a unit is a variable, and tells each of its neighbours.
 
-A model is (offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble). Unit u has the
-states state_offsets[u] to state_offsets[u + 1] of unaries and sends messages offsets[u] to offsets[u + 1]; message k
-goes to unit targets[k], and is at places[k] to places[k + 1] of all messages. Its table begins at tables_at[k], with the
+A model is (offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble). Unit u has states
+state_offsets[u] to state_offsets[u + 1] of unaries and sends the messages offsets[u] to offsets[u + 1]; message k goes
+to unit targets[k], and is at places[k] to places[k + 1] of all messages. Its table begins at tables_at[k], with the
 states of u as rows. If all states of a unit are impossible, trouble[0] becomes 1 more than its number.
 """
 
