@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend import messages as backend
 from hpcblaz.bp.models import PairwiseModel
-from hpcblaz.bp.plans import Prepared
+from hpcblaz.bp.plans import Prepared, impossible_variable
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 
 
@@ -23,6 +23,11 @@ def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
     Returns
     -------
     numpy.ndarray of float64, shape (states of all variables,)
+
+    Raises
+    ------
+    ModelError
+        If every state of a variable is impossible.
     """
     if prepared.plan.family == "binary":
         logs = _log_beliefs(prepared, _log_pairs(messages))
@@ -68,6 +73,9 @@ def bethe_log_partition(prepared: Prepared, messages: NDArray[Any]) -> float:
 def _of_plan(prepared: Prepared, messages: NDArray[Any]) -> tuple[Floats, Floats]:
     cards = prepared.model.cardinalities
     found, logs = backend.beliefs(prepared.plan, messages, int(cards.sum()), cards.size)
+    impossible = np.flatnonzero(~np.isfinite(logs))
+    if impossible.size:
+        raise impossible_variable(int(prepared.variable_of[impossible[0]]))
     return found, logs
 
 

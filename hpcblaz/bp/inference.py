@@ -20,6 +20,7 @@ __all__ = ["TASKS", "infer"]
 TASKS = ("marginals", "map", "logz")
 
 _SMALL = 4096  # messages up to which `auto` looks for a second fixed point: it takes a few milliseconds
+_AT_ONCE = 3  # sweeps after which trees have converged, and what else has is of weak couplings
 _SECOND = 30  # updates of each message that this may take
 _CLEARLY = 1e-6  # relative difference of what two fixed points are worth
 
@@ -115,7 +116,8 @@ def infer(
         watch.messages, watch.most = propagation.count, max_iterations * propagation.count
         preparation = watch.elapsed()
         status = _run(prepared, propagation, watch, start(schedule, propagation, watch, options))
-        if schedule == "auto" and status == "converged" and 0 < propagation.count <= _SMALL:
+        count = propagation.count
+        if schedule == "auto" and status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL:
             propagation = _better(prepared, propagation, watch, options)
         return Inference(
             prepared=prepared,
