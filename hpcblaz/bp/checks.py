@@ -28,9 +28,14 @@ def integer_array(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -
     ModelError
         If they are no integers, or of another shape.
     """
-    array = np.asarray(values)
-    if array.size == 0 and array.dtype == float:
-        array = array.astype(np.int64)  # an empty list is an array of float64
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ModelError(f"expected {name} to be integers in an array, got rows of different lengths") from error
+    if array.size == 0 and array.dtype == float:  # as NumPy makes of an empty list
+        array = array.astype(np.int64)
+        if array.shape == (0,):
+            array = array.reshape([n or 0 for n in shape])
     if array.dtype.kind not in "iu":
         raise ModelError(f"expected {name} to be integers, got {array.dtype}: convert them first")
     _check_shape(name, array, shape)
@@ -158,7 +163,10 @@ def assignment_array(assignment: ArrayLike | Sequence[int], cardinalities: Integ
     ModelError
         If they are not as many as there are variables, or a state is not there.
     """
-    shape = (*np.shape(assignment)[:-1], cardinalities.size)
+    try:
+        shape = (*np.shape(assignment)[:-1], cardinalities.size)
+    except ValueError as error:
+        raise ModelError("expected assignments of one length, got rows of different lengths") from error
     states = integer_array("an assignment", assignment, shape)
     bad = (states < 0) | (states >= cardinalities)
     if bad.any():

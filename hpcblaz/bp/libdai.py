@@ -122,9 +122,8 @@ def _read_block(numbers: Numbers, block: Integers, arity: int, entries: int) -> 
     ):
         bad = ~((part >= least) & (part < most) & (part == np.floor(part)))
         if bad.any():
-            numbers.fail(
-                int(at[bad][0]), f"expected {what}, an integer from {least} to {most - 1}, got {part[bad][0]:.17g}"
-            )
+            got = part[bad][0]
+            numbers.fail(int(at[bad][0]), f"expected {what}, an integer from {least} to {most - 1}, got {got:.17g}")
     ordered = np.sort(labels, axis=1)
     twice = np.argwhere(ordered[:, 1:] == ordered[:, :-1])
     if twice.size:

@@ -188,7 +188,7 @@ def test_solutions(tmp_path: Path) -> None:
         ("1 1 999999999999 2 0", "label"),
         ("1 1 999999999 2 0", "label"),
         ("1 1 0 999999999 0", "number of states"),
-        ("1 2 0 1 99999 99999 0", "entries in all at most"),
+        ("1 2 0 1 99999 99999 0", "tables of 16777216 entries at most"),
         (PAPER.replace("Edges:", "Edgy:"), "'Edges:'"),
         (PAPER.replace("B,{0.1", "A,{0.1"), "line 3: expected a node once, got A twice"),
         (PAPER.replace("B,A", "B,C"), "line 6: expected a node of those above, got C"),
