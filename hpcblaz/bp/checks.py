@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcblaz.bp.ragged import Floats, Integers
 from hpcblaz.errors import ModelError
 
+_MOST_AXES = 64  # of an array of NumPy
 _LARGEST_TABLE = 2**48  # entries; beyond it sizes overflow, and no memory holds it
 
 
@@ -120,16 +121,22 @@ def table_sizes(scopes: Integers, offsets: Integers, cardinalities: Integers) ->
     Raises
     ------
     ModelError
-        If it is more than any memory holds.
+        If it is more than any memory holds, or if a scope has more variables than an array has axes.
     """
+    arity = np.diff(offsets)
+    if arity.max(initial=0) > _MOST_AXES:
+        factor = int(arity.argmax())
+        raise ModelError(f"expected {_MOST_AXES} variables of a factor at most, got {arity[factor]} of factor {factor}")
     sizes = np.ones(offsets.size - 1, np.int64)
-    filled = np.diff(offsets) > 0
+    filled = arity > 0
     if filled.any():
         starts = offsets[:-1][filled]
         logarithms = np.add.reduceat(np.log2(cardinalities[scopes].astype(float)), starts)
         if logarithms.max() > np.log2(_LARGEST_TABLE):
             factor = int(np.flatnonzero(filled)[logarithms.argmax()])
-            raise ModelError(f"expected tables that fit in memory, got 2^{logarithms.max():.0f} entries of {factor}")
+            raise ModelError(
+                f"expected tables that fit in memory, got 2^{logarithms.max():.0f} entries of factor {factor}"
+            )
         sizes[filled] = np.multiply.reduceat(cardinalities[scopes], starts)
     return sizes
 

@@ -163,6 +163,8 @@ def test_tables_refused() -> None:
         PairwiseModel.from_tables(np.ones((3, 2)), [[0, 1], [1, 2]], [np.ones((2, 2))])
     with pytest.raises(ModelError, match="fit in memory"):
         FactorGraph([2] * 60, [0, 60], list(range(60)), [0, 4], np.zeros(4))
+    with pytest.raises(ModelError, match="64 variables of a factor at most, got 65 of factor 0"):
+        FactorGraph([1] * 65, [0, 65], list(range(65)), [0, 1], np.zeros(1))
     with pytest.raises(ModelError, match="two variables at most, got 3 of factor 0"):
         FactorGraph.from_tables([2, 2, 2], [([0, 1, 2], np.ones((2, 2, 2)))]).to_pairwise()
 
