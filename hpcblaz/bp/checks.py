@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from hpcblaz.bp.ragged import Floats, Integers
 from hpcblaz.errors import ModelError
 
+_MOST_AXES = 64  # of an array of NumPy
 _LARGEST_TABLE = 2**48  # entries; beyond it sizes overflow, and no memory holds it
 
 
@@ -28,9 +29,14 @@ def integer_array(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -
     ModelError
         If they are no integers, or of another shape.
     """
-    array = np.asarray(values)
-    if array.size == 0 and array.dtype == float:
-        array = array.astype(np.int64)  # an empty list is an array of float64
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ModelError(f"expected {name} to be integers in an array, got rows of different lengths") from error
+    if array.size == 0 and array.dtype == float:  # as NumPy makes of an empty list
+        array = array.astype(np.int64)
+        if array.shape == (0,):
+            array = array.reshape([n or 0 for n in shape])
     if array.dtype.kind not in "iu":
         raise ModelError(f"expected {name} to be integers, got {array.dtype}: convert them first")
     _check_shape(name, array, shape)
@@ -115,16 +121,22 @@ def table_sizes(scopes: Integers, offsets: Integers, cardinalities: Integers) ->
     Raises
     ------
     ModelError
-        If it is more than any memory holds.
+        If it is more than any memory holds, or if a scope has more variables than an array has axes.
     """
+    arity = np.diff(offsets)
+    if arity.max(initial=0) > _MOST_AXES:
+        factor = int(arity.argmax())
+        raise ModelError(f"expected {_MOST_AXES} variables of a factor at most, got {arity[factor]} of factor {factor}")
     sizes = np.ones(offsets.size - 1, np.int64)
-    filled = np.diff(offsets) > 0
+    filled = arity > 0
     if filled.any():
         starts = offsets[:-1][filled]
         logarithms = np.add.reduceat(np.log2(cardinalities[scopes].astype(float)), starts)
         if logarithms.max() > np.log2(_LARGEST_TABLE):
             factor = int(np.flatnonzero(filled)[logarithms.argmax()])
-            raise ModelError(f"expected tables that fit in memory, got 2^{logarithms.max():.0f} entries of {factor}")
+            raise ModelError(
+                f"expected tables that fit in memory, got 2^{logarithms.max():.0f} entries of factor {factor}"
+            )
         sizes[filled] = np.multiply.reduceat(cardinalities[scopes], starts)
     return sizes
 
@@ -158,7 +170,10 @@ def assignment_array(assignment: ArrayLike | Sequence[int], cardinalities: Integ
     ModelError
         If they are not as many as there are variables, or a state is not there.
     """
-    shape = (*np.shape(assignment)[:-1], cardinalities.size)
+    try:
+        shape = (*np.shape(assignment)[:-1], cardinalities.size)
+    except ValueError as error:
+        raise ModelError("expected assignments of one length, got rows of different lengths") from error
     states = integer_array("an assignment", assignment, shape)
     bad = (states < 0) | (states >= cardinalities)
     if bad.any():

@@ -4,6 +4,7 @@ import heapq
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from hpcblaz.bp.ragged import Floats, Integers, sums
 from hpcblaz.errors import ResourceError
 
 _HOPELESS = 64.0  # log2 of the entries of a table beyond which no order is looked for any more
+_EASY = 2.0**21  # entries of all tables, below which looking for a better order takes longer than using this one
 
 
 class Reduced(NamedTuple):
@@ -163,7 +165,10 @@ def reduce_model(model: FactorGraph) -> Reduced:
 
 
 def plan_elimination(model: FactorGraph | PairwiseModel, reduced: Reduced | None = None) -> EliminationPlan:
-    """Find an order of elimination: always next is the variable whose neighbours lack the fewest edges between them.
+    """Find an order of elimination.
+
+    Always next is a variable whose neighbours lack the fewest edges between them, weighted by states (min-fill). If the
+    tables become large, ties are broken in other ways, the order of numbers is tried too, and the best one is taken.
 
     Parameters
     ----------
@@ -187,19 +192,55 @@ def plan_elimination(model: FactorGraph | PairwiseModel, reduced: Reduced | None
     dense = _degeneracy(neighbours)
     if dense + 1 > _HOPELESS:  # some clique has so many variables in every order, of two states at least
         return EliminationPlan([], dense + 1.0, dense + 1.0, 0.0, dense, complete=False)
-    order, scopes = [], []
-    largest, width = 0.0, -1
-    for variable, others in _min_fill(neighbours):
-        order.append(variable)
-        scopes.append(others)
-        largest = max(largest, weights[variable] + sum(weights[v] for v in others))
-        width = max(width, len(others))
-        if largest > _HOPELESS:
-            return EliminationPlan([], largest, largest, 0.0, width, complete=False)
-    cliques = _cliques(order, scopes)
+    best: _Order | None = None
+    for steps in _candidates(neighbours, weights):
+        found = _follow(steps, weights, math.inf if best is None else best.total)
+        if found is not None and (best is None or found.total < best.total):
+            best = found
+        if best is not None and best.total <= _EASY:
+            break
+    if best is None:
+        return EliminationPlan([], _HOPELESS, _HOPELESS, 0.0, dense, complete=False)
+    cliques = _cliques(best.order, best.scopes)
     total = sum(2.0 ** sum(weights[v] for v in c.own + c.separator) for c in cliques)
     messages = sum(2.0 ** sum(weights[v] for v in c.separator) for c in cliques)
-    return EliminationPlan(cliques, largest, math.log2(max(1.0, total)), math.log2(max(1.0, messages)), width)
+    width = max((len(scope) for scope in best.scopes), default=-1)
+    return EliminationPlan(cliques, best.largest, math.log2(max(1.0, total)), math.log2(max(1.0, messages)), width)
+
+
+class _Order(NamedTuple):
+    """Variables in the order of elimination, with their neighbours of then, and the sizes of tables."""
+
+    order: list[int]
+    scopes: list[set[int]]
+    largest: float  # log2
+    total: float
+
+
+def _candidates(neighbours: dict[int, set[int]], weights: dict[int, float]) -> Iterator[Iterator[tuple[int, set[int]]]]:
+    """Yield orders to try: by least fill with ties broken in several ways, and as variables are numbered."""
+    count = len(neighbours)
+    yield _min_fill(neighbours, weights, 0)
+    yield _numbered(neighbours)  # for grids and models of time
+    for seed in range(1, 8 if count <= 500 else 4 if count <= 2000 else 1):
+        yield _min_fill(neighbours, weights, seed)
+
+
+def _follow(steps: Iterator[tuple[int, set[int]]], weights: dict[int, float], most: float) -> _Order | None:
+    """Eliminate variables in an order; None if that takes more than what is known to do."""
+    found = _Order([], [], 0.0, 0.0)
+    largest, total = 0.0, 0.0
+    for variable, others in steps:
+        size = weights[variable] + sum(weights[v] for v in others)
+        largest = max(largest, size)
+        if size > _HOPELESS:
+            return None
+        total += 2.0**size
+        if total > most:
+            return None
+        found.order.append(variable)
+        found.scopes.append(others)
+    return found._replace(largest=largest, total=total)
 
 
 def _degeneracy(neighbours: dict[int, set[int]]) -> int:
@@ -222,40 +263,57 @@ def _degeneracy(neighbours: dict[int, set[int]]) -> int:
     return greatest
 
 
-def _min_fill(graph: dict[int, set[int]]) -> Iterator[tuple[int, set[int]]]:
-    """Yield the variables in order, each with its neighbours of then."""
+def _min_fill(graph: dict[int, set[int]], weights: dict[int, float], seed: int) -> Iterator[tuple[int, set[int]]]:
+    """Yield the variables in order, each with its neighbours of then; next is always that of least fill."""
+    chance = Random(seed)
     neighbours = {v: set(others) for v, others in graph.items()}
-    fill = {v: _missing(neighbours, v) for v in neighbours}
-    heap = [(count, len(neighbours[v]), v) for v, count in fill.items()]
+    keys = {v: (_fill(neighbours, weights, v), chance.random()) for v in neighbours}
+    heap = [(key, v) for v, key in keys.items()]
     heapq.heapify(heap)
     while heap:
-        count, degree, variable = heapq.heappop(heap)
-        if variable not in fill or (count, degree) != (fill[variable], len(neighbours[variable])):
+        key, variable = heapq.heappop(heap)
+        if keys.get(variable) != key:
             continue
-        around = neighbours.pop(variable)
-        del fill[variable]
-        changed = set(around)
-        for a in around:
-            neighbours[a].discard(variable)
-        if count:
-            for a in around:
-                new = around - neighbours[a]
-                new.discard(a)
-                for b in new:
-                    changed |= neighbours[a] & neighbours[b]
-                    neighbours[a].add(b)
-                    neighbours[b].add(a)
+        del keys[variable]
+        around, changed = _eliminate(neighbours, variable)
         for v in changed:
-            fill[v] = _missing(neighbours, v)
-            heapq.heappush(heap, (fill[v], len(neighbours[v]), v))
+            keys[v] = (_fill(neighbours, weights, v), chance.random())
+            heapq.heappush(heap, (keys[v], v))
         yield variable, around
 
 
-def _missing(neighbours: dict[int, set[int]], variable: int) -> int:
-    """Return how many edges the neighbours of a variable lack between them."""
+def _numbered(graph: dict[int, set[int]]) -> Iterator[tuple[int, set[int]]]:
+    """Yield the variables as they are numbered, each with its neighbours of then."""
+    neighbours = {v: set(others) for v, others in graph.items()}
+    for variable in sorted(graph):
+        yield variable, _eliminate(neighbours, variable)[0]
+
+
+def _eliminate(neighbours: dict[int, set[int]], variable: int) -> tuple[set[int], set[int]]:
+    """Join the neighbours of a variable and take it away; return them, and all whose surroundings have changed."""
+    around = neighbours.pop(variable)
+    changed = set(around)
+    for a in around:
+        neighbours[a].discard(variable)
+    for a in around:
+        new = around - neighbours[a]
+        new.discard(a)
+        for b in new:
+            changed |= neighbours[a] & neighbours[b]
+            neighbours[a].add(b)
+            neighbours[b].add(a)
+    return around, changed
+
+
+def _fill(neighbours: dict[int, set[int]], weights: dict[int, float], variable: int) -> float:
+    """Return the edges that the neighbours of a variable lack between them, each by the logarithms of its states."""
     around = neighbours[variable]
-    ends = sum(len(around & neighbours[v]) for v in around)
-    return (len(around) * (len(around) - 1) - ends) // 2
+    missing = 0.0
+    for a in around:
+        lacking = around - neighbours[a]
+        if len(lacking) > 1:  # more than the variable itself
+            missing += weights[a] * (sum(weights[b] for b in lacking) - weights[a])
+    return missing
 
 
 def _cliques(order: list[int], scopes: list[set[int]]) -> list[Clique]:

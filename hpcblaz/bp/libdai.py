@@ -12,8 +12,8 @@ from hpcblaz.bp.writing import join, linear
 
 __all__ = ["read_fg", "write_fg"]
 
-_MOST_ENTRIES = 2**31  # of all tables
-_MOST_VARIABLES = 2**31
+_LEAST_LIMIT = 2**24  # entries or variables that are allowed to a file of any size
+_PER_NUMBER = 64  # more of them for each number of the file: what is not in it is zero, and costs memory all the same
 
 
 def read_fg(path: str | os.PathLike[str]) -> FactorGraph:
@@ -53,6 +53,7 @@ def read_fg(path: str | os.PathLike[str]) -> FactorGraph:
     arities: list[Integers] = []
     tables: list[Floats] = []
     lengths: list[Integers] = []
+    most = _most(numbers)
     at, done, window = 1, 0, 16
     while done < factors:
         run, arity, entries = _run(numbers, at, done, min(window, factors - done))
@@ -68,8 +69,8 @@ def read_fg(path: str | os.PathLike[str]) -> FactorGraph:
         tables.append(table)
         at += run * step
         done += run
-        if sum(map(len, tables)) > _MOST_ENTRIES:
-            numbers.fail(at - 1, f"expected tables of {_MOST_ENTRIES} entries in all at most, got more")
+        if sum(map(len, tables)) > most:
+            numbers.fail(at - 1, f"expected tables of {most} entries in all at most for so short a file, got more")
     numbers.end(at)
     none = np.zeros(0, np.int64)
     scopes, sizes = np.concatenate([*labels, none]), np.concatenate([*states, none])
@@ -92,10 +93,15 @@ def read_fg(path: str | os.PathLike[str]) -> FactorGraph:
     )
 
 
+def _most(numbers: Numbers) -> int:
+    """Return how many entries, or variables, a file may have."""
+    return max(_LEAST_LIMIT, _PER_NUMBER * numbers.values.size)
+
+
 def _run(numbers: Numbers, at: int, done: int, most: int) -> tuple[int, int, int]:
     """Return how many factors from here have as many variables and entries as the first of them, and these numbers."""
     arity = numbers.integer(at, f"the number of variables of factor {done}", 0, 64)
-    entries = numbers.integer(at + 1 + 2 * arity, f"the number of entries of factor {done}", 0, _MOST_ENTRIES)
+    entries = numbers.integer(at + 1 + 2 * arity, f"the number of entries of factor {done}")
     step = 2 + 2 * arity + 2 * entries
     numbers.take(at, step, f"entries of factor {done}")
     whole = min(most, (numbers.values.size - at) // step)
@@ -107,23 +113,24 @@ def _run(numbers: Numbers, at: int, done: int, most: int) -> tuple[int, int, int
 def _read_block(numbers: Numbers, block: Integers, arity: int, entries: int) -> tuple[Integers, Integers, Floats]:
     """Return the labels, the states and the tables of factors of one shape of text."""
     values = numbers.values
-    run = len(block)
+    run, limit = len(block), _most(numbers)
     places = block + 1 + np.arange(arity)
     labels, sizes = values[places], values[places + arity]
     for part, at, least, most, what in (
-        (labels, places, 0, _MOST_VARIABLES, "a label of a variable"),
-        (sizes, places + arity, 1, _MOST_ENTRIES, "a number of states"),
+        (labels, places, 0, limit, "a label of a variable"),
+        (sizes, places + arity, 1, limit, "a number of states"),
     ):
         bad = ~((part >= least) & (part < most) & (part == np.floor(part)))
         if bad.any():
-            numbers.fail(int(at[bad][0]), f"expected {what}, an integer of {least} or greater, got {part[bad][0]:.17g}")
+            got = part[bad][0]
+            numbers.fail(int(at[bad][0]), f"expected {what}, an integer from {least} to {most - 1}, got {got:.17g}")
     ordered = np.sort(labels, axis=1)
     twice = np.argwhere(ordered[:, 1:] == ordered[:, :-1])
     if twice.size:
         numbers.fail(int(places[twice[0][0], 0]), "expected a variable once in a factor, got one twice")
     lengths = sizes.prod(axis=1)
-    if lengths.sum() > _MOST_ENTRIES:
-        numbers.fail(int(block[0, 0]), f"expected tables of {_MOST_ENTRIES} entries in all at most, got more")
+    if lengths.sum() > limit:
+        numbers.fail(int(block[0, 0]), f"expected tables of {limit} entries at most for so short a file, got more")
     pairs = block + 2 + 2 * arity + 2 * np.arange(entries)
     indices = values[pairs]
     bad = ~((indices >= 0) & (indices < lengths[:, None]) & (indices == np.floor(indices)))

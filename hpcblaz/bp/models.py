@@ -339,8 +339,7 @@ class PairwiseModel:
         given: dict[str, NDArray[Any]] = {}
         for name in ("cardinalities", "unary_offsets", "table_of", "table_offsets"):
             given[name] = integer_array(name, getattr(self, name), (None,))
-        edges = np.asarray(self.edges)
-        given["edges"] = integer_array("edges", edges if edges.size else edges.reshape(0, 2), (None, 2))
+        given["edges"] = integer_array("edges", self.edges, (None, 2))
         for name in ("log_unaries", "log_tables"):
             given[name] = log_array(name, getattr(self, name), (None,))
         for name, array in given.items():
@@ -386,7 +385,7 @@ class PairwiseModel:
         ModelError
             If an entry is no weight, or sizes do not match.
         """
-        pairs = np.asarray(edges)
+        pairs = integer_array("edges", edges, (None, 2))
         if table_of is None:
             if len(tables) != len(pairs):
                 raise ModelError(f"expected a table for each of {len(pairs)} edges, got {len(tables)}: give table_of")
@@ -398,7 +397,7 @@ class PairwiseModel:
             offsets_of(cards[:, 0]),
             log_unaries,
             pairs,
-            np.asarray(table_of),
+            integer_array("table_of", table_of, (None,)),
             offsets_of(sizes.prod(axis=1)),
             log_tables,
         )
@@ -506,7 +505,7 @@ class PairwiseModel:
             If a variable is not there, or has another number of states.
         """
         unaries = self.log_unaries.copy()
-        check_variables("the variables of weights", np.array(list(weights), np.int64), self.variables)
+        check_variables("weights", integer_array("the variables of weights", list(weights), (None,)), self.variables)
         for variable, values in weights.items():
             shape = (int(self.cardinalities[variable]),)
             place = slice(self.unary_offsets[variable], self.unary_offsets[variable + 1])

@@ -64,7 +64,7 @@ def read_uai(path: _PathLike) -> FactorGraph:
         sizes = table_sizes(scopes, factor_offsets, cardinalities)
     except ModelError as error:
         raise FileFormatError(f"{path}: {error}") from error
-    table_offsets = offsets_of(sizes)
+    table_offsets = offsets_of(np.minimum(sizes, numbers.values.size))  # what is longer is refused, without overflow
     heads = at + table_offsets[:-1] + np.arange(factors)
     inside = heads < numbers.values.size
     wrong = np.flatnonzero(numbers.values[heads[inside]] != sizes[inside])

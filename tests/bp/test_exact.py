@@ -62,6 +62,7 @@ def test_a_grid_by_rows() -> None:
     model = ising((6, 40), coupling=3.0, seed=2)
     solution = exact(model, "logz")
     assert solution.plan.width <= 8
+    assert plan_elimination(ising(20, 1.0)).width == 20  # as least fill alone would not find
     turned = ising((6, 40), coupling=3.0, seed=2).to_factor_graph()
     backwards = FactorGraph.from_tables(
         turned.cardinalities,

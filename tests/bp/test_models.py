@@ -75,8 +75,9 @@ def test_soft_evidence_is_a_weight(model: FactorGraph | PairwiseModel) -> None:
     np.testing.assert_allclose(model.weigh({0: weights}, log=True).score(states), expected, rtol=1e-12)
     with pytest.raises(ModelError, match="shape"):
         model.weigh({0: [1, 2, 3]})
-    with pytest.raises(ModelError, match="variables"):
-        model.weigh({7: [1, 2]})
+    for variable in (7, -1, 0.5):
+        with pytest.raises(ModelError, match="variable"):
+            model.weigh({variable: [1, 2]})  # type: ignore[dict-item]
 
 
 def test_properties() -> None:
@@ -135,6 +136,7 @@ def test_factor_graphs_refused(changes: dict[str, Any], words: str) -> None:
         ({"edges": [[0, 1], [2, 2]]}, "edge 1 of 2 alone"),
         ({"edges": [[0, 1], [2, 3]]}, "variables from 0 to 2"),
         ({"edges": [0, 1]}, "shape"),
+        ({"edges": [[0, 1], [2]]}, "different lengths"),
         ({"table_of": [0, 1]}, "table_of from 0 to 0"),
         ({"table_of": [0]}, "each of 2 edges"),
         ({"log_unaries": np.full(6, np.nan)}, "log_unaries"),
@@ -161,6 +163,8 @@ def test_tables_refused() -> None:
         PairwiseModel.from_tables(np.ones((3, 2)), [[0, 1], [1, 2]], [np.ones((2, 2))])
     with pytest.raises(ModelError, match="fit in memory"):
         FactorGraph([2] * 60, [0, 60], list(range(60)), [0, 4], np.zeros(4))
+    with pytest.raises(ModelError, match="64 variables of a factor at most, got 65 of factor 0"):
+        FactorGraph([1] * 65, [0, 65], list(range(65)), [0, 1], np.zeros(1))
     with pytest.raises(ModelError, match="two variables at most, got 3 of factor 0"):
         FactorGraph.from_tables([2, 2, 2], [([0, 1, 2], np.ones((2, 2, 2)))]).to_pairwise()
 
@@ -169,6 +173,8 @@ def test_evidence_and_assignments_refused() -> None:
     for model, bad in itertools.product((GRAPH, PAIRS), ({3: 0}, {-1: 0}, {0: 2}, {0: -1}, {0: 0.5})):
         with pytest.raises(ModelError):
             model.clamp(bad)  # type: ignore[arg-type]
-    for model, states in itertools.product((GRAPH, PAIRS), ([0, 0], [2, 0, 0], [0, -1, 0], [0.0, 0.0, 0.0], 0)):
+    for model, states in itertools.product(
+        (GRAPH, PAIRS), ([0, 0], [2, 0, 0], [0, -1, 0], [0.0, 0.0, 0.0], 0, [[0, 0, 0], [0]])
+    ):
         with pytest.raises(ModelError):
             model.score(states)
