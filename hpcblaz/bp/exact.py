@@ -168,7 +168,7 @@ class _Tree:
         for number, clique in enumerate(self._cliques):
             table = self._assemble(number, self._operands(number))
             shape = tuple(self._size(v) for v in clique.separator)
-            told = _reduce(table.reshape(-1, max(1, int(np.prod(shape)))), maximise).reshape(shape)
+            told = _reduce(table.reshape(-1, max(1, math.prod(shape))), maximise).reshape(shape)
             self._up.append(told)
             if clique.parent < 0:
                 left += float(told)
@@ -308,7 +308,7 @@ def _sum_to(table: NDArray[Any], have: tuple[int, ...], want: tuple[int, ...]) -
         end = axis
         while end < len(lengths) and have[end] not in kept:
             end += 1
-        before, inside = int(np.prod(lengths[:axis])), int(np.prod(lengths[axis:end]))
+        before, inside = math.prod(lengths[:axis]), math.prod(lengths[axis:end])
         result = result.reshape(before, inside, -1).sum(axis=1)
         have = have[:axis] + have[end:]
         lengths = lengths[:axis] + lengths[end:]

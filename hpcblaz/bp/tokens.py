@@ -13,7 +13,7 @@ import numpy as np
 
 from hpcblaz.bp.ragged import Floats, Integers
 from hpcblaz.errors import FileFormatError
-from hpcblaz.fields.atomic import AtomicFile, storage_errors
+from hpcblaz.mpi.atomic import AtomicFile, storage_errors
 
 _PIECE = 2**22  # bytes that are read at a time
 _GZIP, _XZ = b"\x1f\x8b", b"\xfd7zXZ\x00"

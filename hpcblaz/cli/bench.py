@@ -19,7 +19,6 @@ from hpcblaz.cli import bench_collectives
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError, FileFormatError, StorageError
 from hpcblaz.fields import gpu_benchmark
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.benchmark import BOUND, SIZE, SPEED, Report, Settings
 from hpcblaz.fields.benchmark import run as measure
 from hpcblaz.fields.compress import compress
@@ -28,6 +27,7 @@ from hpcblaz.fields.sample_fields import sines
 from hpcblaz.fields.saving import save
 from hpcblaz.fields.timing import Row
 from hpcblaz.mpi import world
+from hpcblaz.mpi.atomic import storage_errors
 
 _PACKAGES = ("numpy", "numba", "zfpy", "pysz", "threadpoolctl")
 _EXACT = 1e12  # a bound this many times the error: the answer is right to the last digits

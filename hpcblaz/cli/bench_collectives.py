@@ -15,9 +15,9 @@ import numpy as np
 
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import CommunicatorError, ConfigurationError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.pictures import picture, require_matplotlib
 from hpcblaz.fields.sample_fields import turbulence
+from hpcblaz.mpi.atomic import storage_errors
 from hpcblaz.mpi.network import OVER_THE_NETWORK, hosts
 from hpcblaz.mpi.scaling_model import Measurement, Model, fit
 from hpcblaz.mpi.spawn import find_mpirun, run_ranks

@@ -16,7 +16,6 @@ import numpy as np
 from hpcblaz.backend.dispatch import DEVICES
 from hpcblaz.errors import ConfigurationError, StorageError
 from hpcblaz.fields.array import CompressedArray
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import Codec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.fileformat import MAGIC
@@ -26,6 +25,7 @@ from hpcblaz.fields.storage import open as open_compressed
 from hpcblaz.fields.views import FieldView
 from hpcblaz.fields.zarr_reading import is_compressed_store
 from hpcblaz.mpi import Communicator, Layout
+from hpcblaz.mpi.atomic import storage_errors
 
 _PATIENCE = 1.0  # seconds before progress is shown
 

@@ -21,6 +21,6 @@
     Fields to look at, compressed or plain, and how far two of them are from each other.
 ``pictures``, ``sampling``, ``rates``
     What is drawn of fields; matplotlib is imported by ``pictures`` alone.
-``readers``, ``atomic``
-    Plain arrays in files, and files that are written whole or not at all.
+``readers``
+    Plain arrays in files.
 """

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hpcblaz.backend import cpu
 from hpcblaz.backend.payload import SPARE_WORDS, Blocks, FixedBlocks, Numerics, PackedBlocks
 from hpcblaz.errors import FileFormatError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.fields.fileformat import HEADER_START, FileHeader, Section, decode_header, parse_header
 from hpcblaz.fields.missing import Missing, from_bytes
+from hpcblaz.mpi.atomic import storage_errors
 
 _PIECE = 1 << 22  # bytes that are read, and then checked while they are in the cache
 

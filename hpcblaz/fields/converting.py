@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from hpcblaz.backend.blocks import MAX_AXES, default_block_shape
 from hpcblaz.errors import CodecError, ShapeError, ToleranceError
-from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.codec import BlockCodec, Codec, ToleranceCodec
 from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.open_field import Field, candidates, choose, has_variables, open_dataset, open_field, raw_field
@@ -29,6 +28,7 @@ from hpcblaz.fields.zarr_store import (
     zarr_module,
 )
 from hpcblaz.mpi import Communicator
+from hpcblaz.mpi.atomic import AtomicFolder
 
 CHUNK_CELLS = 1 << 22  # 16 MiB of float32, 32 MiB of float64
 _LOSSLESS = 0.499  # no error of an integer is below a half and not zero

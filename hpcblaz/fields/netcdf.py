@@ -5,9 +5,9 @@ import secrets
 from pathlib import Path
 
 from hpcblaz.errors import StorageError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.open_field import has_variables, open_dataset, optional
 from hpcblaz.fields.storage import load
+from hpcblaz.mpi.atomic import storage_errors
 
 
 def write_netcdf(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> list[str]:

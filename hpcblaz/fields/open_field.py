@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import DtypeError, FileFormatError, HpcblazError, MissingDependencyError, StorageError
-from hpcblaz.fields.atomic import storage_errors
 from hpcblaz.fields.inputs import SUPPORTED
 from hpcblaz.fields.readers import SUFFIXES, open_array
+from hpcblaz.mpi.atomic import storage_errors
 
 XARRAY_SUFFIXES = (".nc", ".nc4", ".cdf", ".grib", ".grib2", ".grb", ".grb2")
 HDF5_SUFFIXES = (".h5", ".hdf5", ".he5")

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hpcblaz.errors import ConfigurationError, MissingDependencyError
-from hpcblaz.fields.atomic import AtomicFile
 from hpcblaz.fields.sampling import RunningHistogram, Section, spectrum
 from hpcblaz.fields.views import FieldView, Values
+from hpcblaz.mpi.atomic import AtomicFile
 
 COLORS = {"hpcblaz": "#0b6e99", "zfpy": "#d9822b", "SZ3": "#7a7a7a"}
 _FIRST, _SECOND, _ERROR, _BOUND, _MISSING = "#0b6e99", "#d9822b", "#8c3b4a", "#222222", "#b8b8b8"

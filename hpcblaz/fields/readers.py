@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import DtypeError, FileFormatError, ShapeError, StorageError
-from hpcblaz.fields.atomic import AtomicFile, storage_errors
 from hpcblaz.mpi import Layout, communicator
+from hpcblaz.mpi.atomic import AtomicFile, storage_errors
 from hpcblaz.mpi.collect import collect
 
 __all__ = ["SUFFIXES", "open_array", "write_array"]

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.errors import CodecError, LayoutError
-from hpcblaz.fields.atomic import AtomicFile
 from hpcblaz.fields.dumping import check_saved, header_of, sections_of
 from hpcblaz.fields.fileformat import FileHeader, place_sections
 from hpcblaz.fields.zarr_store import save_store
 from hpcblaz.mpi import communicator
+from hpcblaz.mpi.atomic import AtomicFile
 from hpcblaz.mpi.collect import collect
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hpcblaz.errors import CodecError, FileFormatError, ToleranceError
-from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.codec import Codec, ToleranceCodec
 from hpcblaz.fields.compress import compress
 from hpcblaz.fields.converting import CHUNK_CELLS, block_shape_of
 from hpcblaz.fields.describing import describe
 from hpcblaz.fields.open_field import candidates, is_store, optional, plain
 from hpcblaz.fields.zarr_store import chunk_shape_of, codec_class, codec_options, consolidate, without_advice
+from hpcblaz.mpi.atomic import AtomicFolder
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray

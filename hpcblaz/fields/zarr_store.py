@@ -14,13 +14,13 @@ import numpy as np
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.payload import Blocks, Numerics, PackedBlocks
 from hpcblaz.errors import LayoutError, MissingDependencyError
-from hpcblaz.fields.atomic import AtomicFolder
 from hpcblaz.fields.codec import BlockCodec, Codec
 from hpcblaz.fields.dumping import dumps
 from hpcblaz.fields.fileformat import attributes_of
 from hpcblaz.fields.missing import join
 from hpcblaz.fields.regroup import regroup
 from hpcblaz.fields.scalars import ErrorBound
+from hpcblaz.mpi.atomic import AtomicFolder
 
 if TYPE_CHECKING:
     from hpcblaz.fields.array import CompressedArray

@@ -280,7 +280,7 @@ def test_a_full_disk_leaves_the_old_file(
 WRITER = """
 import sys, os, signal, resource
 import numpy as np, hpcblaz as hb
-from hpcblaz.fields.atomic import AtomicFile
+from hpcblaz.mpi.atomic import AtomicFile
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 from hpcblaz.backend import cpu
 from hpcblaz.backend.blocks import BlockGrid

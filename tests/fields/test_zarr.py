@@ -203,7 +203,7 @@ def test_only_stores_are_replaced(tmp_path: Path) -> None:
 def test_a_failure_leaves_the_old_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     x = gappy()
     hb.compress(x, tolerance=1e-2).save(tmp_path / "a.zarr")
-    from hpcblaz.fields.atomic import AtomicFolder
+    from hpcblaz.mpi.atomic import AtomicFolder
 
     written = itertools.count()
 
