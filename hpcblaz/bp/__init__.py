@@ -6,6 +6,8 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``plotting``, ``benchmark``
+    Pictures of how it went, and how fast it is.
 ``readers``
     Files: ``uai``, ``libdai``, ``rnbp``, and ``solutions``; ``tokens`` and ``writing`` are their numbers.
 ``networks``
@@ -21,6 +23,7 @@ from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
 from hpcblaz.bp.solutions import (
@@ -53,6 +56,7 @@ __all__ = [
     "ldpc",
     "parity_checks",
     "plan_elimination",
+    "plot",
     "potts",
     "random_regular",
     "read_assignment",

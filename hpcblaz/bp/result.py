@@ -1,5 +1,6 @@
 """What an inference found, and how it went."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from hpcblaz.bp import answers
 from hpcblaz.bp.plans import Prepared
+from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError, ModelError
@@ -179,6 +181,10 @@ class Inference:
     def share_converged(self) -> Floats:
         """Return the share of messages within the tolerance at each look: float64, shape (looks,)."""
         return 1 - self.history.unconverged / max(1, len(self.prepared.plan.numbers))
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the largest residual and the share of converged messages over time; see `hpcblaz.bp.plot`."""
+        plot(path, {self.schedule: self})
 
     @property
     def offsets(self) -> Integers:

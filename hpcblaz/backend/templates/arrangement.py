@@ -31,6 +31,8 @@ def from_roots(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
     Units and hubs are the two sides of a graph: a unit's hubs are what it has in common with others.
     """
     found = np.empty(units, np.int64)
+    if len(unit_hubs) >= units + hubs:
+        return found[:0]
     seen, reached = np.zeros(units, np.bool_), np.zeros(hubs, np.bool_)
     count = done = components = hubs_reached = 0
     for root in range(units):
