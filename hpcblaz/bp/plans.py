@@ -61,7 +61,7 @@ class Prepared:
         if self.plan.family == "binary":
             pairs = np.maximum(vectors.reshape(-1, 2)[self.plan.numbers], 1e-30)
             model = self.model.to_pairwise()
-            most = np.exp(_reach(model)[model.table_of[self.plan.numbers >> 1], self.plan.numbers & 1])
+            most = np.exp(_reach(model)[self.plan.numbers & 1, model.table_of[self.plan.numbers >> 1]])
             return np.clip(pairs[:, 1] / pairs[:, 0], 1 / most, most).astype(self.plan.precision)
         # What was impossible need not be so in another model
         return np.maximum(vectors[ranges(offsets[:-1][self.plan.numbers], cards[self.plan.numbers])], 1e-30)
@@ -136,13 +136,12 @@ def _odds(
     model: PairwiseModel, order: Integers, numbers: Integers, targets: NDArray[np.uint32], precision: str
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return unaries and weights as odds, or None if products of odds might overflow."""
-    tables = model.log_tables.reshape(-1, 4)
-    t00, t01, t10, t11 = tables.T
+    forth, back, both = _relative(model)
     reach = _reach(model)
-    spread = abs(tables - t00[:, None]).max(axis=1, initial=0.0)
-    edge = model.table_of[numbers >> 1]
-    told = np.bincount(targets, reach[edge, numbers & 1], model.variables)
-    widest = float(spread.max(initial=0.0))
+    edge, way = model.table_of[numbers >> 1], numbers & 1
+    alike = not both.any() and np.array_equal(forth, back)
+    told = np.bincount(targets, reach[0][edge] if alike else reach[way, edge], model.variables)
+    widest = max(float(abs(logs).max(initial=0.0)) for logs in (forth, back, both))
     with np.errstate(invalid="ignore"):
         unaries = (model.log_unaries[1::2] - model.log_unaries[::2])[order]
     # Beyond that, one state is certain but for rounding, whatever a variable is told
@@ -150,20 +149,24 @@ def _odds(
     unaries = np.clip(unaries, -certain, certain)
     if float((abs(unaries) + told).max(initial=0.0)) + widest > _LARGEST_LOG[precision]:
         return None
-    if (t00 == t11).all() and (t01 == t10).all():
-        rows = np.exp(t01 - t00)[None]
-        weights = rows[:, edge]
+    if alike:
+        weights = np.exp(forth).astype(precision)[edge][None]
     else:
-        back = numbers & 1
-        rows = np.exp([t01 - t00, t10 - t00, t11 - t00])
-        weights = np.where(back, rows[[1, 0, 2]][:, edge], rows[:, edge])
-    return np.exp(unaries).astype(precision), np.ascontiguousarray(weights, precision)
+        rows = np.exp([forth, back, both]).astype(precision)
+        weights = np.where(way, rows[[1, 0, 2]][:, edge], rows[:, edge])
+    return np.exp(unaries).astype(precision), weights
+
+
+def _relative(model: PairwiseModel) -> Floats:
+    """Return the logs of the entries (0, 1), (1, 0) and (1, 1) of each table, over that of (0, 0)."""
+    corners = np.ascontiguousarray(model.log_tables.reshape(-1, 4).T)
+    return corners[1:] - corners[0]
 
 
 def _reach(model: PairwiseModel) -> Floats:
     """Return the largest log odds of messages over each table, to the second variable of an edge and to the first."""
-    t00, t01, t10, t11 = model.log_tables.reshape(-1, 4).T
-    return np.stack([np.maximum(abs(t01 - t00), abs(t11 - t10)), np.maximum(abs(t10 - t00), abs(t11 - t01))], axis=1)
+    forth, back, both = _relative(model)
+    return np.maximum(abs(np.stack([forth, back])), abs(both - np.stack([back, forth])))
 
 
 def _weights(logs: Floats, offsets: Integers) -> tuple[Floats, Floats]:
