@@ -18,8 +18,9 @@ from .constants import REAL
 @njit(error_model="numpy")
 def make_buffers(model, room):
     """Return room for what the variables of a factor tell it, and for what it tells them."""
-    numbers = np.empty(room, np.int64)
-    return np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL), numbers, np.empty(room, np.int64)
+    cavity, result, before = np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL)
+    starts, states = np.empty(room, np.int64), np.empty(room, np.int64)
+    return cavity, result, before, starts, states
 
 
 @njit(error_model="numpy")

@@ -169,7 +169,8 @@ def queue(model, graph, pops, heap, place, keys, messages, fresh, residuals, dam
         if keys[k] <= tolerance:
             return sent
         send(model, k, fresh, messages, damping)
-        change_key(heap, place, keys, k, keys[k] * damping)
+        residuals[k] *= damping
+        change_key(heap, place, keys, k, residuals[k])
         v = variables[k]
         for j in range(listener_offsets[v], listener_offsets[v + 1]):
             u = listeners[j]
