@@ -79,12 +79,22 @@ def _flood(propagation: Propagation, watch: Watch) -> Iterator[bool]:
 
 
 def _sweep(propagation: Propagation, watch: Watch) -> Iterator[bool]:
+    yield from _sweep_of_tree(propagation, watch)
     backward = False
     while True:
         done, left, largest = propagation.sweep(watch.rounds(), backward)
         watch.note(done * propagation.count, left, largest)
         backward ^= bool(done & 1)
         yield left[-1] == 0
+
+
+def _sweep_of_tree(propagation: Propagation, watch: Watch) -> Iterator[bool]:
+    """Sweep forward and backward if the model can be a forest, and say that this was enough."""
+    plan = propagation.plan
+    if plan.family != "factors" and propagation.count < 2 * plan.units:
+        done, left, largest = propagation.sweep(2, False)
+        watch.note(done * propagation.count, left, largest)
+        yield True
 
 
 def _queue(propagation: Propagation, watch: Watch) -> Iterator[bool]:
@@ -143,6 +153,7 @@ def _auto(propagation: Propagation, watch: Watch) -> Iterator[bool]:
 
 def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:
     """Sweep until a block of sweeps halves neither the number of unconverged messages nor the largest residual."""
+    yield from _sweep_of_tree(propagation, watch)
     sweeps, backward = 0, False
     lefts: list[int] = []
     most: list[float] = []
