@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcblaz.bp.checks import table_sizes
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
-from hpcblaz.bp.ragged import Floats, Integers, offsets_of
+from hpcblaz.bp.ragged import Integers, offsets_of, ranges
 from hpcblaz.bp.tokens import Numbers, write_text
 from hpcblaz.bp.writing import join, linear
+from hpcblaz.errors import FileFormatError, ModelError
 
 __all__ = ["read_fg", "write_fg"]
 
+_MOST_AXES = 64  # variables of a factor
+_PIECE = 2**16  # numbers that are walked along at a time
 _LEAST_LIMIT = 2**24  # entries or variables that are allowed to a file of any size
 _PER_NUMBER = 64  # more of them for each number of the file: what is not in it is zero, and costs memory all the same
 
@@ -46,100 +50,86 @@ def read_fg(path: str | os.PathLike[str]) -> FactorGraph:
     [[1.0, 0.0, 3.0], [4.0, 5.0, 0.0]]
     """
     numbers = Numbers(Path(path), comments=True)
-    factors = numbers.integer(0, "a number of factors")
-    labels: list[Integers] = []
-    states: list[Integers] = []
-    places: list[Integers] = []
-    arities: list[Integers] = []
-    tables: list[Floats] = []
-    lengths: list[Integers] = []
-    most = _most(numbers)
-    at, done, window = 1, 0, 16
-    while done < factors:
-        run, arity, entries = _run(numbers, at, done, min(window, factors - done))
-        window = 2 * window if run == window else 16
-        step = 2 + 2 * arity + 2 * entries
-        block = at + np.arange(run)[:, None] * step
-        own, sizes, table = _read_block(numbers, block, arity, entries)
-        labels.append(own[:, ::-1].ravel())
-        states.append(sizes[:, ::-1].ravel())
-        places.append((block + 2 * arity - np.arange(arity)).ravel())
-        arities.append(np.full(run, arity, np.int64))
-        lengths.append(sizes.prod(axis=1))
-        tables.append(table)
-        at += run * step
-        done += run
-        if sum(map(len, tables)) > most:
-            numbers.fail(at - 1, f"expected tables of {most} entries in all at most for so short a file, got more")
-    numbers.end(at)
-    none = np.zeros(0, np.int64)
-    scopes, sizes = np.concatenate([*labels, none]), np.concatenate([*states, none])
+    values = numbers.values
+    heads, arities, entries = _walk(numbers)
+    limit = max(_LEAST_LIMIT, _PER_NUMBER * values.size)
+    # The first variable of a factor is the fastest, so its scope is the other way round.
+    factor_offsets = offsets_of(arities)
+    places = np.repeat(heads + arities, arities) - ranges(np.zeros(heads.size, np.int64), arities)
+    places_of_states = places + np.repeat(arities, arities)
+    scopes = _integers(numbers, places, "a label of a variable", 0, limit)
+    states = _integers(numbers, places_of_states, "a number of states", 1, limit)
+    _check_once(numbers, heads, np.repeat(np.arange(heads.size), arities), scopes)
     cardinalities = np.ones(int(scopes.max(initial=-1)) + 1, np.int64)
-    cardinalities[scopes[::-1]] = sizes[::-1]  # that of its first factor
-    wrong = np.flatnonzero(cardinalities[scopes] != sizes)
+    cardinalities[scopes[::-1]] = states[::-1]  # that of its first factor
+    wrong = np.flatnonzero(cardinalities[scopes] != states)
     if wrong.size:
         label = scopes[wrong[0]]
         numbers.fail(
-            int(np.concatenate(places)[wrong[0]]),
-            f"expected variable {label} to have as many states everywhere, got {sizes[wrong[0]]} and "
+            int(places_of_states[wrong[0]]),
+            f"expected variable {label} to have as many states everywhere, got {states[wrong[0]]} and "
             f"{cardinalities[label]}",
         )
-    return FactorGraph(
-        cardinalities,
-        offsets_of(np.concatenate([*arities, none])),
-        scopes,
-        offsets_of(np.concatenate([*lengths, none])),
-        np.concatenate([*tables, np.zeros(0)]),
-    )
-
-
-def _most(numbers: Numbers) -> int:
-    """Return how many entries, or variables, a file may have."""
-    return max(_LEAST_LIMIT, _PER_NUMBER * numbers.values.size)
-
-
-def _run(numbers: Numbers, at: int, done: int, most: int) -> tuple[int, int, int]:
-    """Return how many factors from here have as many variables and entries as the first of them, and these numbers."""
-    arity = numbers.integer(at, f"the number of variables of factor {done}", 0, 64)
-    entries = numbers.integer(at + 1 + 2 * arity, f"the number of entries of factor {done}")
-    step = 2 + 2 * arity + 2 * entries
-    numbers.take(at, step, f"entries of factor {done}")
-    whole = min(most, (numbers.values.size - at) // step)
-    block = numbers.values[at : at + whole * step].reshape(whole, step)
-    other = np.flatnonzero((block[:, 0] != arity) | (block[:, 1 + 2 * arity] != entries))
-    return (int(other[0]) if other.size else whole), arity, entries
-
-
-def _read_block(numbers: Numbers, block: Integers, arity: int, entries: int) -> tuple[Integers, Integers, Floats]:
-    """Return the labels, the states and the tables of factors of one shape of text."""
-    values = numbers.values
-    run, limit = len(block), _most(numbers)
-    places = block + 1 + np.arange(arity)
-    labels, sizes = values[places], values[places + arity]
-    for part, at, least, most, what in (
-        (labels, places, 0, limit, "a label of a variable"),
-        (sizes, places + arity, 1, limit, "a number of states"),
-    ):
-        bad = ~((part >= least) & (part < most) & (part == np.floor(part)))
-        if bad.any():
-            got = part[bad][0]
-            numbers.fail(int(at[bad][0]), f"expected {what}, an integer from {least} to {most - 1}, got {got:.17g}")
-    ordered = np.sort(labels, axis=1)
-    twice = np.argwhere(ordered[:, 1:] == ordered[:, :-1])
-    if twice.size:
-        numbers.fail(int(places[twice[0][0], 0]), "expected a variable once in a factor, got one twice")
-    lengths = sizes.prod(axis=1)
-    if lengths.sum() > limit:
-        numbers.fail(int(block[0, 0]), f"expected tables of {limit} entries at most for so short a file, got more")
-    pairs = block + 2 + 2 * arity + 2 * np.arange(entries)
-    indices = values[pairs]
-    bad = ~((indices >= 0) & (indices < lengths[:, None]) & (indices == np.floor(indices)))
+    try:
+        sizes = table_sizes(scopes, factor_offsets, cardinalities)
+    except ModelError as error:
+        raise FileFormatError(f"{path}: {error}") from error
+    large = np.flatnonzero(np.cumsum(sizes.astype(float)) > limit)
+    if large.size:
+        numbers.fail(int(heads[large[0]]), f"expected tables of {limit} entries at most for so short a file, got more")
+    table_offsets = offsets_of(sizes)
+    pairs = np.repeat(heads + 2 + 2 * arities, entries) + 2 * ranges(np.zeros(heads.size, np.int64), entries)
+    inside = values[pairs]
+    bad = ~((inside >= 0) & (inside < np.repeat(sizes, entries)) & (inside == np.floor(inside)))
     if bad.any():
-        numbers.fail(int(pairs[bad][0]), f"expected a place in the table, got {indices[bad][0]:.17g}")
-    starts = offsets_of(lengths.astype(np.int64))
-    table = np.full(int(starts[-1]), -np.inf)
-    table[(starts[:-1, None] + indices.astype(np.int64)).ravel()] = numbers.weights(pairs.ravel() + 1, "entries")
-    return labels.astype(np.int64).reshape(run, arity), sizes.astype(np.int64).reshape(run, arity), table
+        numbers.fail(int(pairs[bad][0]), f"expected a place in the table, got {inside[bad][0]:.17g}")
+    log_tables = np.full(int(table_offsets[-1]), -np.inf)
+    log_tables[np.repeat(table_offsets[:-1], entries) + inside.astype(np.int64)] = numbers.weights(pairs + 1, "entries")
+    return FactorGraph(cardinalities, factor_offsets, scopes, table_offsets, log_tables)
+
+
+def _walk(numbers: Numbers) -> tuple[Integers, Integers, Integers]:
+    """Return where the text of each factor begins, how many variables it has, and how many entries."""
+    factors = numbers.integer(0, "a number of factors")
+    values = numbers.values
+    heads = np.empty(min(factors, values.size), np.int64)
+    at = 1
+    start, piece = at, values[at : at + _PIECE].tolist()  # a list is the fastest to walk along
+    for factor in range(factors):
+        if at - start + 2 * _MOST_AXES + 2 > len(piece) and start + len(piece) < values.size:
+            start, piece = at, values[at : at + _PIECE].tolist()
+        arity = piece[at - start] if at < values.size else -1
+        if not (0 <= arity <= _MOST_AXES and arity == int(arity)):
+            numbers.integer(at, f"the number of variables of factor {factor}", 0, _MOST_AXES)
+        place = at + 1 + 2 * int(arity)
+        entries = piece[place - start] if place < values.size else -1
+        if not (0 <= entries < values.size and entries == int(entries)):
+            numbers.integer(place, f"the number of entries of factor {factor}", 0, values.size)
+        heads[factor] = at
+        at = place + 1 + 2 * int(entries)
+    numbers.take(at, 0, f"the entries of {factors} factors")
+    numbers.end(at)
+    arities = values[heads].astype(np.int64)
+    return heads, arities, values[heads + 1 + 2 * arities].astype(np.int64)
+
+
+def _integers(numbers: Numbers, places: Integers, what: str, least: int, limit: int) -> Integers:
+    """Return the numbers at some places as integers from `least` and below a limit."""
+    values = numbers.values[places]
+    bad = ~((values >= least) & (values < limit) & (values == np.floor(values)))
+    if bad.any():
+        got = values[bad][0]
+        numbers.fail(int(places[bad][0]), f"expected {what}, an integer from {least} to {limit - 1}, got {got:.17g}")
+    return values.astype(np.int64)
+
+
+def _check_once(numbers: Numbers, heads: Integers, factor_of_edge: Integers, scopes: Integers) -> None:
+    """Raise FileFormatError if a variable is twice in a factor."""
+    keys = np.sort(factor_of_edge * (1 + int(scopes.max(initial=0))) + scopes)
+    twice = np.flatnonzero(keys[1:] == keys[:-1])
+    if twice.size:
+        factor = int(keys[twice[0]]) // (1 + int(scopes.max()))
+        numbers.fail(int(heads[factor]) + 1, "expected a variable once in a factor, got one twice")
 
 
 def write_fg(path: str | os.PathLike[str], model: FactorGraph | PairwiseModel) -> None:

@@ -23,6 +23,7 @@ __all__ = [
     "write_uai",
 ]
 
+_PIECE = 2**16  # numbers that are walked along at a time
 _PathLike = str | os.PathLike[str]
 
 
@@ -83,38 +84,36 @@ def read_uai(path: _PathLike) -> FactorGraph:
 
 
 def _read_scopes(numbers: Numbers, at: int, factors: int, variables: int) -> tuple[Integers, Integers, int]:
-    """Return the scopes, and where the numbers after them begin; scopes of one length are read together."""
-    arities: list[Integers] = []
-    parts: list[Integers] = []
-    done, window = 0, 16
-    while done < factors:
-        arity = numbers.integer(at, f"the number of variables of factor {done}", 0, variables)
-        step = arity + 1
-        heads = numbers.values[at : at + min(window, factors - done) * step : step]
-        other = np.flatnonzero(heads != arity)
-        run = int(other[0]) if other.size else heads.size
-        window = 16 if other.size else 2 * window
-        numbers.take(at, run * step, f"variables of factor {done + run - 1}")
-        places = at + np.arange(run)[:, None] * step + 1 + np.arange(arity)
-        block = numbers.values[places]
-        bad = ~((block >= 0) & (block < variables) & (block == np.floor(block)))
-        if bad.any():
-            wrong = int(places[bad][0])
-            numbers.fail(wrong, f"expected a variable from 0 to {variables - 1}, got {numbers.values[wrong]:.17g}")
-        ordered = np.sort(block, axis=1)
-        twice = np.argwhere(ordered[:, 1:] == ordered[:, :-1])
-        if twice.size:
-            row, column = twice[0]
-            numbers.fail(
-                int(places[row, 0]),
-                f"expected a variable once in a factor, got {ordered[row, column]:.0f} twice in factor {done + row}",
-            )
-        parts.append(block.astype(np.int64).ravel())
-        arities.append(np.full(run, arity, np.int64))
-        at += run * step
-        done += run
-    lengths = np.concatenate([*arities, np.zeros(0, np.int64)])
-    return offsets_of(lengths), np.concatenate([*parts, np.zeros(0, np.int64)]), at
+    """Return where each scope begins, the scopes, and where the numbers after them begin."""
+    values = numbers.values
+    heads = np.empty(min(factors, values.size), np.int64)  # the places of the numbers of variables
+    start, piece = at, values[at : at + _PIECE].tolist()  # a list is the fastest to walk along
+    for factor in range(factors):
+        if at - start >= len(piece):
+            start, piece = at, values[at : at + _PIECE].tolist()
+        arity = piece[at - start] if piece else -1
+        if not (0 <= arity <= variables and arity == int(arity)):
+            numbers.integer(at, f"the number of variables of factor {factor}", 0, variables)
+        heads[factor] = at
+        at += 1 + int(arity)
+    numbers.take(at, 0, f"the variables of {factors} factors")
+    arities = values[heads].astype(np.int64)
+    places = ranges(heads + 1, arities)
+    scopes = values[places]
+    bad = ~((scopes >= 0) & (scopes < variables) & (scopes == np.floor(scopes)))
+    if bad.any():
+        wrong = int(places[bad][0])
+        numbers.fail(wrong, f"expected a variable from 0 to {variables - 1}, got {values[wrong]:.17g}")
+    keys = np.repeat(np.arange(factors), arities) * variables + scopes.astype(np.int64)
+    ordered = np.sort(keys)
+    if (ordered[1:] == ordered[:-1]).any():
+        order = np.argsort(keys, kind="stable")
+        wrong = int(order[1 + np.flatnonzero(ordered[1:] == ordered[:-1])[0]])
+        factor, variable = divmod(int(keys[wrong]), variables)
+        numbers.fail(
+            int(places[wrong]), f"expected a variable once in a factor, got {variable} twice in factor {factor}"
+        )
+    return offsets_of(arities), scopes.astype(np.int64), at
 
 
 def write_uai(path: _PathLike, model: FactorGraph | PairwiseModel) -> None:
