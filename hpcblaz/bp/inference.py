@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from contextlib import nullcontext
+from numbers import Integral
 
 from hpcblaz.backend.messages import Propagation
 from hpcblaz.backend.threads import threads as use_threads
@@ -203,7 +204,7 @@ def _check(
         ("seed", options.seed, 0, 2**64),
         ("depth", options.depth, 0, 2**31),
     ):
-        if isinstance(number, bool) or not isinstance(number, int) or not least <= number < beyond:
+        if isinstance(number, bool) or not isinstance(number, Integral) or not least <= number < beyond:
             raise ConfigurationError(f"{name}: expected an integer from {least} to {beyond - 1}, got {number!r}")
     for name, share in (("low", options.low), ("high", options.high), ("share", options.share)):
         if not 0 < share <= 1:

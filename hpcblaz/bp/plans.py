@@ -160,13 +160,15 @@ def _odds(
 def _relative(model: PairwiseModel) -> Floats:
     """Return the logs of the entries (0, 1), (1, 0) and (1, 1) of each table, over that of (0, 0)."""
     corners = np.ascontiguousarray(model.log_tables.reshape(-1, 4).T)
-    return corners[1:] - corners[0]
+    relative: Floats = corners[1:] - corners[0]
+    return relative
 
 
 def _reach(model: PairwiseModel) -> Floats:
     """Return the largest log odds of messages over each table, to the second variable of an edge and to the first."""
     forth, back, both = _relative(model)
-    return np.maximum(abs(np.stack([forth, back])), abs(both - np.stack([back, forth])))
+    reach: Floats = np.maximum(abs(np.stack([forth, back])), abs(both - np.stack([back, forth])))
+    return reach
 
 
 def _weights(logs: Floats, offsets: Integers) -> tuple[Floats, Floats]:
