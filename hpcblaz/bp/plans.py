@@ -145,7 +145,7 @@ def _odds(
     with np.errstate(invalid="ignore"):
         unaries = (model.log_unaries[1::2] - model.log_unaries[::2])[order]
     # Beyond that, one state is certain but for rounding, whatever a variable is told
-    certain = told + widest + _NEGLIGIBLE_LOG[precision]
+    certain = told + 2 * widest + _NEGLIGIBLE_LOG[precision]
     unaries = np.clip(unaries, -certain, certain)
     if float((abs(unaries) + told).max(initial=0.0)) + widest > _LARGEST_LOG[precision]:
         return None

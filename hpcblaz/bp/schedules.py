@@ -89,10 +89,10 @@ def _sweep(propagation: Propagation, watch: Watch) -> Iterator[bool]:
 
 
 def _sweep_of_tree(propagation: Propagation, watch: Watch) -> Iterator[bool]:
-    """Sweep forward and backward if the model can be a forest, and say that this was enough."""
+    """Sweep from the leaves to the roots and back if the model can be a forest, and say that this was enough."""
     plan = propagation.plan
     if plan.family != "factors" and propagation.count < 2 * plan.units:
-        done, left, largest = propagation.sweep(2, False)
+        done, left, largest = propagation.sweep(2, True)
         watch.note(done * propagation.count, left, largest)
         yield True
 
