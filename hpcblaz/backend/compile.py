@@ -66,8 +66,9 @@ def kernel(template: str, sides: Sides, transform: str, precision: str, form: st
         Block transform.
     precision : {'float32', 'float64'}
         Type of the samples and coefficients while they are computed with.
-    form : {'packed', 'fixed'}
-        Records of :mod:`hpcblaz.bodies.records`, or indices of fixed width.
+    form : {'packed', 'fixed', 'binary', 'pairwise', 'factors'}
+        Records of :mod:`hpcblaz.bodies.records`, or indices of fixed width; or the messages of
+        :mod:`hpcblaz.backend.messages`, to which sides and transform mean nothing.
 
     Returns
     -------

@@ -4,6 +4,10 @@
     FactorGraph and PairwiseModel; ``checks``, ``merging`` and ``ragged`` are what they are made with.
 ``builders``, ``codes``, ``vision``
     Models of grids, chains, trees and random graphs; of codes; of images.
+``inference``, ``result``
+    Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``plotting``, ``benchmark``
+    Pictures of how it went, and how fast it is.
 ``readers``
     Files: ``uai``, ``libdai``, ``rnbp``, and ``solutions``; ``tokens`` and ``writing`` are their numbers.
 ``networks``
@@ -16,9 +20,12 @@ from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular,
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
+from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
+from hpcblaz.bp.result import History, Inference
 from hpcblaz.bp.solutions import (
     read_assignment,
     read_log_partition,
@@ -34,6 +41,8 @@ __all__ = [
     "EliminationPlan",
     "ExactSolution",
     "FactorGraph",
+    "History",
+    "Inference",
     "PairwiseModel",
     "chain",
     "channel",
@@ -42,10 +51,12 @@ __all__ = [
     "exact",
     "from_networkx",
     "grid_edges",
+    "infer",
     "ising",
     "ldpc",
     "parity_checks",
     "plan_elimination",
+    "plot",
     "potts",
     "random_regular",
     "read_assignment",

@@ -18,7 +18,7 @@ from hpcblaz.bp.readers import format_of, read_model, write_model
 from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text
 from hpcblaz.bp.tokens import write_text
 from hpcblaz.bp.uai import read_evidence
-from hpcblaz.cli import bp_generate
+from hpcblaz.cli import bp_bench, bp_generate, bp_infer
 from hpcblaz.cli.bp_describe import describe_model, describe_plan, show
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError
@@ -31,7 +31,7 @@ def register(subparsers: Any) -> None:
     """Add the verb."""
     parser = subparsers.add_parser(
         "bp",
-        help="graphical models: describe, generate, convert, solve exactly",
+        help="graphical models: describe, generate, convert, infer",
         description="Graphical models in files: UAI (.uai), libDAI (.fg) and the text of the paper (.txt), plain or "
         "compressed (.gz, .xz).",
     )
@@ -40,6 +40,8 @@ def register(subparsers: Any) -> None:
     bp_generate.register(actions)
     _add_convert(actions)
     _add_exact(actions)
+    bp_infer.register(actions)
+    bp_bench.register(actions)
 
 
 def _add_info(actions: Any) -> None:

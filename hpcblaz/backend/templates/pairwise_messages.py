@@ -1,0 +1,169 @@
+"""Messages over tables of two variables of any states: a unit is a variable, and tells each of its neighbours.
+
+A model is (offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble). Unit u has states
+state_offsets[u] to state_offsets[u + 1] of unaries and sends the messages offsets[u] to offsets[u + 1]; message k goes
+to unit targets[k], and is at places[k] to places[k + 1] of all messages. Its table begins at tables_at[k], with the
+states of u as rows. If all states of a unit are impossible, trouble[0] becomes 1 more than its number.
+"""
+
+import numpy as np
+from numba import njit
+
+from hpcblaz.bodies.messages import product
+
+from .constants import REAL
+
+
+@njit(error_model="numpy")
+def make_buffers(model, room):
+    """Return room for what comes in behind each message of a unit, for what came in before, and for what it sends."""
+    return np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL)
+
+
+@njit(error_model="numpy")
+def send(model, k, fresh, messages, damping):
+    """Replace a message by a fresh one, or by a mixture with it."""
+    places = model[5]
+    for i in range(places[k], places[k + 1]):
+        messages[i] = fresh[i] + damping * (messages[i] - fresh[i])
+
+
+@njit(error_model="numpy")
+def scale_to_one(values):
+    """Divide weights by the largest of them, and return it."""
+    most = REAL(0)
+    for i in range(len(values)):
+        most = max(most, values[i])
+    if most > 0:
+        for i in range(len(values)):
+            values[i] = product(values[i], 1 / most)
+    return most
+
+
+@njit(error_model="numpy")
+def multiply(a, b, out):
+    for i in range(len(out)):
+        out[i] = product(a[i], b[i])
+
+
+@njit(error_model="numpy")
+def behind(model, u, messages, after):
+    """Write, for each message of a unit, the product of what comes back along the later ones."""
+    offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
+    states = state_offsets[u + 1] - state_offsets[u]
+    degree = offsets[u + 1] - offsets[u]
+    if degree:
+        after[(degree - 1) * states : degree * states] = 1
+    for j in range(degree - 1, 0, -1):
+        row = after[(j - 1) * states : j * states]
+        back = places[reverse[offsets[u] + j]]
+        multiply(after[j * states : (j + 1) * states], messages[back : back + states], row)
+        scale_to_one(row)
+
+
+@njit(error_model="numpy")
+def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
+    """Compute what one unit sends."""
+    offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
+    after, work, result = buffers
+    states = state_offsets[u + 1] - state_offsets[u]
+    behind(model, u, messages, after)
+    before, cavity = work[:states], work[states : 2 * states]
+    before[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
+    for k in range(offsets[u], offsets[u + 1]):
+        j = k - offsets[u]
+        multiply(before, after[j * states : (j + 1) * states], cavity)
+        if not scale_to_one(cavity) > 0:
+            trouble[0] = u + 1
+        back = places[reverse[k]]
+        multiply(before, messages[back : back + states], before)
+        scale_to_one(before)
+        begin, end = places[k], places[k + 1]
+        width = end - begin
+        told = result[:width]
+        told[:] = 0
+        for x in range(states):
+            weight = cavity[x]
+            if weight > 0:
+                row = tables[tables_at[k] + x * width : tables_at[k] + (x + 1) * width]
+                if maximise:
+                    for y in range(width):
+                        told[y] = max(told[y], weight * row[y])
+                else:
+                    for y in range(width):
+                        told[y] += weight * row[y]
+        total = REAL(0)
+        for y in range(width):
+            total += told[y]
+        if not total > 0 and trouble[0] == 0:
+            trouble[0] = targets[k] + 1
+        scale = 1 / total if total > 0 else REAL(0)
+        change = REAL(0)
+        for y in range(width):
+            told[y] = product(told[y], scale)
+            difference = told[y] - messages[begin + y]
+            change += difference * difference
+        residuals[k] = np.sqrt(change)
+        for y in range(width):
+            out[begin + y] = told[y] + damping * (messages[begin + y] - told[y])
+
+
+@njit(error_model="numpy")
+def update_units(model, first, last, messages, out, residuals, damping, maximise, buffers):
+    """Compute what some units send; `out` may be `messages` if the units are no neighbours of each other."""
+    for u in range(first, last):
+        update_unit(model, u, messages, out, residuals, damping, maximise, buffers)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def beliefs(model, messages, out, logs):
+    """Write the belief of each unit, normalised, and the logarithm of what it was divided by."""
+    offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
+    for u in range(len(offsets) - 1):
+        belief = out[state_offsets[u] : state_offsets[u + 1]]
+        belief[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
+        logs[u] = np.log(scale_to_one(belief))
+        for k in range(offsets[u], offsets[u + 1]):
+            back = places[reverse[k]]
+            multiply(belief, messages[back : back + len(belief)], belief)
+            logs[u] += np.log(scale_to_one(belief))
+        total = belief.sum()
+        if total > 0:
+            logs[u] += np.log(total)
+            belief /= total
+        elif trouble[0] == 0:
+            trouble[0] = u + 1
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def free_energy(model, messages, cavities, logs, room):
+    """Return the sum of the logarithms of what the beliefs of all edges would be divided by."""
+    offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
+    after, work, result = make_buffers(model, room)
+    for u in range(len(offsets) - 1):
+        states = state_offsets[u + 1] - state_offsets[u]
+        for k in range(offsets[u], offsets[u + 1]):
+            cavity = cavities[places[reverse[k]] : places[reverse[k]] + states]
+            cavity[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
+            logs[k] = np.log(scale_to_one(cavity))
+            for other in range(offsets[u], offsets[u + 1]):
+                if other != k:
+                    back = places[reverse[other]]
+                    multiply(cavity, messages[back : back + states], cavity)
+                    logs[k] += np.log(scale_to_one(cavity))
+    total = 0.0
+    for u in range(len(offsets) - 1):
+        states = state_offsets[u + 1] - state_offsets[u]
+        for k in range(offsets[u], offsets[u + 1]):
+            if reverse[k] < k:
+                continue
+            mine, other = places[reverse[k]], places[k]
+            width = places[k + 1] - other
+            weight = 0.0
+            for x in range(states):
+                row = 0.0
+                for y in range(width):
+                    row += tables[tables_at[k] + x * width + y] * cavities[other + y]
+                weight += cavities[mine + x] * row
+            total += np.log(weight) + logs[k] + logs[reverse[k]]
+    return total

@@ -1,0 +1,99 @@
+"""``hpcblaz bp infer`` and ``bp bench``: answers from files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hpcblaz.bp import (
+    chain,
+    exact,
+    infer,
+    ising,
+    read_assignment,
+    read_log_partition,
+    read_marginals,
+    write_evidence,
+    write_model,
+)
+from hpcblaz.cli.main import main
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_model("chain.uai", chain(12, 2.0, seed=1))
+    write_evidence("chain.evid", {0: 1, 7: 0})
+    return tmp_path
+
+
+def run(output: Output, *argv: str) -> Any:
+    output.readouterr()
+    assert main(["bp", *argv, "--json"]) == 0
+    return json.loads(output.readouterr().out)
+
+
+def test_answers_of_a_chain_are_exact(capsys: Output, folder: Path) -> None:
+    options = ["infer", "chain.uai", "--evidence", "chain.evid", "--tolerance", "1e-10", "--precision", "float64"]
+    solution = exact(chain(12, 2.0, seed=1), evidence={0: 1, 7: 0})
+    found = run(capsys, *options)
+    assert (found["status"], found["schedule"], found["evidence"], found["output"]) == ("converged", "auto", 2, None)
+    np.testing.assert_allclose(np.concatenate(found["marginals"]), solution.marginals, atol=1e-9)
+    assert found["log_partition"] == pytest.approx(solution.log_partition, abs=1e-9)
+    assert main(["bp", *options, "-o", "out.MAR", "--schedule", "queue"]) == 0
+    assert "converged" in capsys.readouterr().out
+    offsets, marginals = read_marginals("out.MAR")
+    assert offsets.tolist() == list(range(0, 25, 2))
+    np.testing.assert_allclose(marginals, solution.marginals, atol=1e-9)
+    run(capsys, *options, "--task", "PR", "-o", "out.PR")
+    assert read_log_partition("out.PR") == pytest.approx(solution.log_partition, abs=1e-9)
+    found = run(capsys, *options, "--task", "MAP", "-o", "out.MAP")
+    best = exact(chain(12, 2.0, seed=1), "map", evidence={0: 1, 7: 0})
+    assert found["score"] == pytest.approx(best.score, abs=1e-9) and "assignment" not in found
+    assert best.assignment is not None
+    assert read_assignment("out.MAP").tolist() == best.assignment.tolist()
+
+
+def test_the_standard_output_is_the_solution(capsys: Output, folder: Path) -> None:
+    write_model("grid.uai", ising(6, 9.0, seed=0))
+    assert main(["bp", "infer", "grid.uai", "--schedule", "lbp", "--max-iterations", "5"]) == 0
+    said = capsys.readouterr()
+    Path("said.MAR").write_text(said.out)
+    expected = infer(ising(6, 9.0, seed=0), "lbp", max_iterations=5)
+    np.testing.assert_allclose(read_marginals("said.MAR")[1], expected.marginals, atol=1e-6)
+    assert "not converged after 5 iterations" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["chain.uai", "--damping", "1"], "damping"),
+        (["chain.uai", "--time-limit", "0"], "time_limit"),
+        (["none.uai"], "none.uai"),
+        (["chain.uai", "-o", "no/such/folder.MAR"], "no/such"),
+    ],
+)
+def test_refusals(capsys: Output, folder: Path, arguments: list[str], reason: str) -> None:
+    assert main(["bp", "infer", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("hpcblaz: ") and reason in said and "Traceback" not in said
+
+
+def test_bench(capsys: Output, folder: Path) -> None:
+    Path("broken.cpp").write_text("int main() { return nothing; }")
+    assert main(["bp", "bench", "--baseline", "none.cpp"]) == 1
+    assert "none.cpp" in capsys.readouterr().err
+    if shutil.which("c++") or shutil.which("g++"):
+        assert main(["bp", "bench", "--quick", "--baseline", "broken.cpp"]) == 1
+        assert "broken.cpp" in capsys.readouterr().err
+    found = run(capsys, "bench", "--quick", "--time-limit", "1")
+    assert all(rate["messages_per_second"] > 0 for rate in found["rates"])
+    auto = [case for case in found["cases"] if case["who"] == "auto"]
+    assert len(auto) == 4 and all(case["converged"] == case["of"] for case in auto)
