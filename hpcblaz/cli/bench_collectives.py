@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
     if arguments.plot is not None:
         require_matplotlib("--plot")
     quick = arguments.quick
-    sizes = [1, 4] if quick else [1, 16, 64, 256]
+    sizes = [1, 4] if quick else [1 / 16, 1, 16, 64, 256]
     counts = [2] if quick else [2, 3, 4]
     rows: list[Row] = []
     remarks: list[str] = []
@@ -62,15 +62,22 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
         for gigabits in _LINKS:
             for ranks in counts:
                 rows += _measure(data, sizes, ranks, gigabits, 2 if quick else 3, remarks)
-    model, off = None, 0.0
+    model, off, crowded = None, 0.0, 0.0
     if any(row["gigabits"] for row in rows):
-        model, off = fit([_measurement(row, head["cores"], ours) for row in rows for ours in (False, True)])
+        model, off, crowded = fit([_measurement(row, head["cores"], ours) for row in rows for ours in (False, True)])
     predicted = [] if model is None else _predictions(model, rows)
+    parameters = None
+    if model is not None:
+        parameters = asdict(model) | {"off_by": off, "off_by_where_cores_are_shared": crowded}
     document = {
-        "machine": head, "relative": RELATIVE, "remarks": remarks, "rows": rows,
-        "model": None if model is None else asdict(model) | {"off_by": off}, "predictions": predicted,
-    }  # fmt: skip
-    _report(console, rows, model, off, predicted, remarks)
+        "machine": head,
+        "relative": RELATIVE,
+        "remarks": remarks,
+        "rows": rows,
+        "model": parameters,
+        "predictions": predicted,
+    }
+    _report(console, rows, model, (off, crowded), predicted, remarks)
     console.line(f"{head['cpu']}, {head['cores']} cores; measured in {time.perf_counter() - begin:.0f} s")
     if arguments.json is not None:
         with storage_errors("write", arguments.json):
@@ -80,9 +87,9 @@ def run(arguments: argparse.Namespace, console: Console, head: dict[str, Any]) -
     return 0
 
 
-def _write_data(folder: Path, mebibytes: int) -> dict[str, str]:
+def _write_data(folder: Path, mebibytes: float) -> dict[str, str]:
     """Write arrays of float32 to files: the hardest to compress, what networks have, and what simulations have."""
-    count = mebibytes * 2**18
+    count = int(mebibytes * 2**18)
     rng = np.random.default_rng(0)
     noise = rng.standard_normal(count, dtype=np.float32)
     bounds = np.sort(rng.integers(0, count, 40))
@@ -101,7 +108,7 @@ def _write_data(folder: Path, mebibytes: int) -> dict[str, str]:
 
 
 def _measure(
-    data: dict[str, str], sizes: Sequence[int], ranks: int, gigabits: float, repeats: int, remarks: list[str]
+    data: dict[str, str], sizes: Sequence[float], ranks: int, gigabits: float, repeats: int, remarks: list[str]
 ) -> list[Row]:
     """Return the rows of one number of ranks over one kind of link, or over shared memory where none can be made."""
     settings = {"data": data, "mebibytes": list(sizes), "relative": RELATIVE, "repeats": repeats}
@@ -165,7 +172,7 @@ def _predictions(model: Model, rows: Sequence[Row]) -> list[Row]:
 
 
 def _report(
-    console: Console, rows: Sequence[Row], model: Model | None, off: float, predicted: Sequence[Row],
+    console: Console, rows: Sequence[Row], model: Model | None, off: tuple[float, float], predicted: Sequence[Row],
     remarks: Sequence[str],
 ) -> None:  # fmt: skip
     console.line(
@@ -188,7 +195,7 @@ def _report(
     for row in rows:
         link = "memory" if row["gigabits"] is None else f"{row['gigabits']:g} Gb/s"
         table.append(
-            [row["data"], f"{row['mebibytes']}", f"{row['ranks']}", link, f"{1e3 * row['mpi_seconds']:.1f} ms",
+            [row["data"], f"{row['mebibytes']:g}", f"{row['ranks']}", link, f"{1e3 * row['mpi_seconds']:.1f} ms",
              f"{1e3 * row['seconds']:.1f} ms", f"x{row['speedup']:.2f}", f"{row['bits']:.2f}",
              f"{row['bytes_sent'] / 2**20:.2f} MiB", f"{row['mpi_bytes_sent'] / 2**20:.1f} MiB",
              f"{row['error'] / row['bound']:.2f}"]
@@ -207,7 +214,8 @@ def _report(
     if model is not None:
         console.line()
         console.line(
-            f"Model, typically off by {100 * (off - 1):.0f} %: latency {1e6 * model.latency:.0f} us a message "
+            f"Model, typically off by {100 * (off[0] - 1):.0f} %, and by {100 * (off[1] - 1):.0f} % where ranks share "
+            f"cores: latency {1e6 * model.latency:.0f} us a message "
             f"(compressed {1e6 * model.compressed_latency:.0f}), {100 * model.share:.0f} % of the link, "
             f"{1e9 * model.addition:.2f} ns to add a value, {1e9 * model.computation:.2f} ns to compress and add it"
         )

@@ -18,8 +18,9 @@ NEAR = 0.5 + 2.0**-6  # of a step: how far off the multiple that is found can be
 _DTYPES = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 _PIECE = 1 << 18  # values of a message, 1 MiB of float32: long for the wire, short for the cache
 _SMALL_PIECE = 1 << 15
-_SHORT = 1 << 18  # bytes of an array, and of a rank's share of it, below which few messages matter more than few bytes
-_SHORT_SHARE = 1 << 17
+_SHORT = 1 << 18  # bytes of an array up to which few messages matter more than few bytes
+_LONG_SHARE = 1 << 21  # bytes of a rank's share from which on the messages of a ring take no time worth mentioning
+_FEW_RANKS = 8
 _MOST_STRIDE = 1 << 20
 
 
@@ -176,9 +177,13 @@ def half_unit(dtype: np.dtype[Any], largest: float) -> float:
 
 
 def choose_algorithm(wanted: str | None, nbytes: int, ranks: int) -> str:
-    """Return the algorithm for an array of so many bytes: few messages for short ones, short ways for long ones."""
-    short = nbytes <= _SHORT or nbytes < _SHORT_SHARE * ranks
-    return wanted or ("halving" if short else "ring")
+    """Return the algorithm for an array of so many bytes.
+
+    Halving takes fewer messages; but for numbers of ranks that are no powers of two, some ranks send twice as much.
+    """
+    odd = bool(ranks & (ranks - 1)) and ranks < _FEW_RANKS
+    ring = nbytes > _SHORT and (odd or nbytes >= _LONG_SHARE * ranks)
+    return wanted or ("ring" if ring else "halving")
 
 
 def stride_sets(shape: tuple[int, ...], segment: int) -> list[tuple[int, ...]]:

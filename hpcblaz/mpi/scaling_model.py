@@ -64,13 +64,16 @@ class Model:
         messages = 2 * (ranks - 1) if ring else 2 * math.ceil(math.log2(ranks))
         wire = part * values * (32 if bits is None else bits) / (1e9 * gigabits * self.share)
         if bits is None:
-            return self.latency * messages + wire + self.addition * values * part / 2 * ranks_a_core
+            return self.latency * messages * ranks_a_core + wire + self.addition * values * part / 2 * ranks_a_core
         work = self.computation * values * ranks_a_core
-        return self.compressed_latency * (messages + 2) + max(wire, work) + min(wire, work) / _PIECES
+        return self.compressed_latency * (messages + 2) * ranks_a_core + max(wire, work) + min(wire, work) / _PIECES
 
 
-def fit(measured: Sequence[Measurement]) -> tuple[Model, float]:
-    """Return the model that fits measurements over links best, and by which factor it is off, typically.
+def fit(measured: Sequence[Measurement]) -> tuple[Model, float, float]:
+    """Return the model that fits measurements over links best, where ranks had cores of their own.
+
+    Returned with it is the factor by which it is off, typically, there; and where ranks shared cores, on the assumption
+    that all but the wire takes longer in proportion (NaN if there are no such measurements).
 
     Raises
     ------
@@ -81,17 +84,21 @@ def fit(measured: Sequence[Measurement]) -> tuple[Model, float]:
         from scipy.optimize import least_squares
     except ImportError as error:
         raise MissingDependencyError.needs("fitting the model", "scipy", "bench") from error
-    points = [point for point in measured if point.gigabits is not None]
+    linked = [point for point in measured if point.gigabits is not None]
+    free = [point for point in linked if point.ranks <= point.cores] or linked
+    crowded = [point for point in linked if point not in free]
 
-    def residuals(parameters: np.ndarray) -> list[float]:
+    def deviations(parameters: np.ndarray, points: Sequence[Measurement]) -> list[float]:
         model = Model(*(float(number) for number in np.exp(parameters)))
         return [math.log(_predict(model, point) / point.seconds) for point in points]
 
+    def typical(points: Sequence[Measurement]) -> float:
+        return math.exp(float(np.sqrt(np.mean(np.square(deviations(found.x, points)))))) if points else math.nan
+
     start = np.log([5e-5, 2e-4, 0.9, 1e-9, 2e-9])
     low, high = np.log([1e-7, 1e-6, 0.05, 1e-12, 1e-11]), np.log([1e-1, 1e-1, 1.0, 1e-6, 1e-6])
-    found = least_squares(residuals, start, bounds=(low, high), loss="soft_l1")
-    off = math.exp(float(np.sqrt(np.mean(np.square(residuals(found.x))))))
-    return Model(*(float(number) for number in np.exp(found.x))), off
+    found = least_squares(deviations, start, args=(free,), bounds=(low, high), loss="soft_l1")
+    return Model(*(float(number) for number in np.exp(found.x))), typical(free), typical(crowded)
 
 
 def _predict(model: Model, point: Measurement) -> float:

@@ -22,8 +22,11 @@ def measured(model: Model) -> list[Measurement]:
 
 def test_the_fit_finds_what_made_the_times() -> None:
     pytest.importorskip("scipy")
-    model, off = fit([*measured(TRUE), Measurement(2, 99, None, 7.0, 8, 1e9)])  # shared memory is left out
+    shared_memory = Measurement(2, 99, None, 7.0, 8, 1e9)
+    shared_cores = Measurement(4, 2**20, 1.0, 7.0, 2, 2 * TRUE.seconds(4, 2**20, 1.0, 7.0, ranks_a_core=2.0))
+    model, off, crowded = fit([*measured(TRUE), shared_memory, shared_cores])  # the last two have no say
     assert off == pytest.approx(1.0, abs=0.02)
+    assert crowded == pytest.approx(2.0, rel=0.05)
     for ranks in (2, 64, 4096):
         for bits in (None, 7.0):
             expected = TRUE.seconds(ranks, 2**24, 1.0, bits)
