@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hpcblaz.backend import cpu, cuda_build, cuda_report, gpu
+from hpcblaz.backend import cpu, cuda_build, cuda_report, gpu, gpu_quantised, quantised
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.payload import Numerics
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
@@ -101,7 +101,11 @@ def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPat
         assert len(flat) == sum(5 + 2 * a.ndim if a.ndim else 1 for a in leaves(arguments))
         assert [a for a in leaves(arguments) if not a.ndim] == [a for a in flat if isinstance(a, np.generic)]
 
+    def note_without_blocks(xp, kernel, arguments, tiles, shared):  # type: ignore[no-untyped-def]
+        launched[kernel.__name__, "packed", "float32"] = described(arguments)
+
     monkeypatch.setattr(gpu, "_launch", note)
+    monkeypatch.setattr(gpu_quantised, "launch", note_without_blocks)
     try:
         for precision in ("float32", "float64"):
             numerics = Numerics(BlockGrid((9, 8, 8), (4, 4, 4)), "dct", precision)
@@ -120,6 +124,9 @@ def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPat
             gpu.combine(a, 1.0, a, 1.0, numerics, -9, -7)
             gpu.combine_fixed(fixed, 1.0, fixed, 1.0, numerics)
             gpu.value_range(x, numerics)
+        q, message = np.zeros(9, np.int32), np.zeros(quantised.most_words(9), np.uint32)
+        gpu_quantised.pack(q, (1,), np.zeros((2, 9), np.int32), message)
+        gpu_quantised.unpack(message, (1,), q, False, np.zeros((2, 9), np.int32))
     finally:
         gpu.array_module.cache_clear()
         gpu._tables_of.cache_clear()

@@ -48,7 +48,8 @@ KERNELS = (
     ("quantised", "write_sums", "packed", ""),
     ("quantised", "unpack_sums", "packed", ""),
 )
-_WITHOUT_BLOCKS = ("sums", "scan", "measure_sums", "write_sums", "unpack_sums")  # one thread a tile, value or group
+_OF_INTEGERS = ("measure_sums", "write_sums", "unpack_sums")  # the same code in both precisions
+_WITHOUT_BLOCKS = ("sums", "scan", *_OF_INTEGERS)  # one thread a tile, value or group
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def specialisations(shapes: tuple[Sides, ...] = SHAPES[:1]) -> list[Specialisati
             for template, name, form, columns in KERNELS:
                 # The same code wherever blocks are kept
                 alike = name in _WITHOUT_BLOCKS and not in_registers and fits_registers(sides)
+                alike = alike or (name in _OF_INTEGERS and precision == "float64")
                 if not alike and (name != "decode" or in_registers):
                     found.append(
                         Specialisation(template, name, form, columns, sides, precision, in_registers, architecture)
