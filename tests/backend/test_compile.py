@@ -68,8 +68,8 @@ def test_several_processes_may_start_at_once(tmp_path: Path) -> None:
     folders = {finish(process) for process in [start(HPCBLAZ_CACHE_DIR=str(tmp_path)) for _ in range(3)]}
     assert len(folders) == 1
     (folder,) = folders
-    names = sorted(path.name for path in folder.iterdir())  # no half-written copies
-    assert names == [f"identity_1x1x1x{side}_float32_packed" for side in (1, 4)]  # 1: what looks at values one by one
+    names = [path.name for path in folder.iterdir()]
+    assert names == ["identity_1x1x1x1_float32_packed"]  # no half-written copies
 
 
 def test_where_the_folder_lies(tmp_path: Path) -> None:
