@@ -45,15 +45,13 @@ def load(q, first, count, neighbours, rows):
 
 @register_jitable(forceinline=True)
 def add_up(values):
-    """Replace each of 128 values in shared memory by the sum of those up to it."""
-    t = cuda.threadIdx.x
-    step = 1
-    while step < THREADS:
-        cuda.syncthreads()
-        before = values[t - step] if t >= step else np.int64(0)
-        cuda.syncthreads()
-        values[t] += before
-        step *= 2
+    """Replace each of 128 values in shared memory by the sum of those up to it; one thread does, between two waits."""
+    cuda.syncthreads()
+    if cuda.threadIdx.x == 0:
+        total = np.int64(0)
+        for i in range(THREADS):
+            total += values[i]
+            values[i] = total
     cuda.syncthreads()
 
 
@@ -66,14 +64,10 @@ def find_ends(rows, widths, ends):
         bits = np.uint32(bits | fold(rows[place(t * GROUP + j)]))
     width = np.int64(32 - cuda.clz(bits))
     ends[t] = width
-    half = THREADS // 2
-    while half:
-        cuda.syncthreads()
-        if t < half:
-            ends[t] = max(ends[t], ends[t + half])
-        half //= 2
     cuda.syncthreads()
-    most = ends[0]
+    most = np.int64(0)
+    for g in range(GROUPS):
+        most = max(most, ends[g])
     cuda.syncthreads()
     widths[t] = width_of(code_of(width, most), most)
     ends[t] = GROUP_ROWS * widths[t]
