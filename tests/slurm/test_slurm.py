@@ -83,8 +83,9 @@ class Cluster:
         """Wait until a job has ended, or for something else; return the state of the job."""
         last = time.monotonic() + patience
         while True:
-            state = self.facts(job).get("JobState", "")
-            if until() if until is not None else state in ENDED:
+            reached = until is not None and until()
+            state = self.facts(job).get("JobState", "")  # asked for afterwards: it is at least as new
+            if reached or (until is None and state in ENDED):
                 return state
             assert time.monotonic() < last, f"{state}: {self.output(job)}"
             time.sleep(0.1)
