@@ -246,7 +246,9 @@ class Pipeline:
         """Keep a buffer for another message, unless it is still needed; then it is released later."""
         needed = any(buffer is other for _, other in self._sent)
         needed = needed or any(buffer is other for other, _ in self._messages.values())
-        if not needed and buffer is not _BROKEN:
+        # Two messages of one buffer may have ended at once: it must not be given out twice
+        given_back = any(buffer is other for other in self._pool)
+        if not needed and not given_back and buffer is not _BROKEN:
             self._pool.append(buffer)
 
 
