@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import hpcblaz as hb
 from hpcblaz.backend import quantised
+from hpcblaz.backend.quantised import Step
 from hpcblaz.errors import (
     CommunicatorError,
     ConfigurationError,
@@ -26,6 +27,7 @@ from hpcblaz.errors import (
     ToleranceError,
 )
 from hpcblaz.mpi import Communicator, pipeline
+from hpcblaz.mpi.agreement import Plan
 
 DTYPES = ["float16", "float32", "float64"]
 SHAPES = [(0,), (1,), (7,), (5000,), (3, 0, 2), (40, 60), (2, 30, 400), (300_001,)]
@@ -310,6 +312,25 @@ def test_a_rank_that_fails_on_the_way_fails_all(
         hb.allreduce(x, tolerance=1e-3, comm=comm, algorithm=algorithm)
     monkeypatch.undo()
     assert abs(hb.allreduce(x, tolerance=1e-3, comm=comm).values - comm.size * x).max() <= 1e-3
+
+
+def test_a_buffer_is_given_back_once() -> None:
+    """A segment that was sent to two ranks has two messages of one buffer, which can end at the same time."""
+    plan = Plan(Step(4, 0), "float32", True, 0.0, np.dtype(np.float32))
+    nothing: dict[str, Any] = {
+        "program": [],
+        "segments": [(0, 9)],
+        "piece": 9,
+        "values": None,
+        "first": 0,
+        "wanted": (),
+    }
+    one = pipeline.Pipeline(quantised, None, None, 0, out=np.empty(9), plan=plan, strides=(), **nothing)
+    buffer = one._take()
+    one._release(buffer)
+    one._release(buffer)
+    assert one._take() is buffer
+    assert one._take() is not buffer
 
 
 def test_a_rank_that_is_killed_ends_the_job() -> None:
