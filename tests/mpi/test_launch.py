@@ -11,7 +11,7 @@ from hpcblaz.errors import CommunicatorError
 from hpcblaz.mpi.spawn import find_mpirun, run_ranks
 
 TESTS = Path(__file__).resolve().parents[1]
-TIMEOUT = 300  # seconds; a rank gives up and shows where it hangs a little earlier
+TIMEOUT = 900  # seconds, on cores that other tests use, too; a rank gives up and shows where it hangs a little earlier
 
 
 def launch(ranks: int, arguments: list[str], timeout: float) -> tuple[int | None, str]:
