@@ -22,8 +22,8 @@ INSIDE_MPIRUN = "HPCBLAZ_TEST_INSIDE_MPIRUN" in os.environ or RANKS > 1
 TIMEOUT = float(os.environ.get("HPCBLAZ_TEST_TIMEOUT", "900"))  # seconds a rank may take before it is given up
 
 TESTS = Path(__file__).parent
-# Whole files are dealt out to the processes of a run of all tests, in this order; the rest follows. What takes long must
-# not come last, and the tests under mpirun and Slurm shall find the kernels compiled, by the tests before them.
+# Whole files are dealt out to the processes of a run of all tests, in this order; the rest follows. What takes long
+# must not come last, and the tests under mpirun and Slurm shall find the kernels compiled, by the tests before them.
 FIRST = ("backend/test_simulator.py", "backend/", "fields/", "slurm/", "mpi/test_launch.py", "mpi/", "cli/")
 
 collect_ignore = ["mpi/test_launch.py"] if INSIDE_MPIRUN else []  # no mpirun inside mpirun
@@ -61,7 +61,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     def place(item: pytest.Item) -> int:
-        path = item.path.relative_to(TESTS).as_posix()
+        path = item.path.relative_to(TESTS).as_posix() if item.path.is_relative_to(TESTS) else ""
         return next((i for i, start in enumerate(FIRST) if path.startswith(start)), len(FIRST))
 
     items.sort(key=place)
