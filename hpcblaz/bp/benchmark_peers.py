@@ -16,6 +16,7 @@ from hpcblaz.bp import pgmax_peer
 from hpcblaz.bp.benchmark_rows import Case, Rate, Settings
 from hpcblaz.bp.models import PairwiseModel
 from hpcblaz.bp.ragged import Floats
+from hpcblaz.bp.tokens import Numbers
 from hpcblaz.errors import ConfigurationError
 
 __all__ = ["Peers", "difference"]
@@ -95,15 +96,22 @@ class Peers:
                 raise ConfigurationError(f"expected a line of each model of --baseline, got {done.stdout[:200]!r}")
             seconds = [float(time) if good == "1" else None for _, _, good, time in found]
             marginals = [
-                None if time is None else self._marginals(model_name)
-                for model_name, time in zip(names, seconds, strict=True)
+                None if time is None else self._marginals(model_name, model)
+                for model_name, model, time in zip(names, models, seconds, strict=True)
             ]
             yield _case(name, f"C++ {called}", seconds, difference(marginals, reference))
 
-    def _marginals(self, name: str) -> Floats | None:
+    def _marginals(self, name: str, model: PairwiseModel) -> Floats | None:
         """Return the marginals that the program wrote, if it did."""
         path = self._folder / "out" / f"{name}.marg"
-        return np.array(path.read_text().split(), np.float64) if path.exists() else None
+        if not path.exists():
+            return None
+        values = Numbers(path).values
+        if values.size != model.log_unaries.size:
+            raise ConfigurationError(
+                f"expected {model.log_unaries.size} marginals of {name} from --baseline, got {values.size}"
+            )
+        return values
 
     def _pgmax(self, models: Sequence[PairwiseModel], options: dict[str, Any]) -> dict[str, Any]:
         """Run PGMax on models, in a process of its own."""

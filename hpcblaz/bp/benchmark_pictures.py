@@ -95,7 +95,7 @@ def draw_quality(rows: Sequence[_Row], path: Path) -> None:
     if not rows:
         raise ConfigurationError("expected exact marginals to draw how far answers are from them, got none")
     models = list(dict.fromkeys(row["model"] for row in rows))
-    with picture(path, (8, 0.7 + 0.25 * len(models)), "a picture of a benchmark", _DPI) as figure:
+    with picture(path, (8, max(2.4, 0.7 + 0.25 * len(models))), "a picture of a benchmark", _DPI) as figure:
         ax = figure.add_subplot()
         for number, who in enumerate(SCHEDULES):
             for row in (row for row in rows if row["schedule"] == who):

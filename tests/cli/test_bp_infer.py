@@ -1,9 +1,8 @@
-"""``hpcblaz bp infer`` and ``bp bench``: answers from files, and what is refused."""
+"""``hpcblaz bp infer``: answers from files, and what is refused."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,16 +83,3 @@ def test_refusals(capsys: Output, folder: Path, arguments: list[str], reason: st
     assert main(["bp", "infer", *arguments]) == 1
     said = capsys.readouterr().err
     assert said.startswith("hpcblaz: ") and reason in said and "Traceback" not in said
-
-
-def test_bench(capsys: Output, folder: Path) -> None:
-    Path("broken.cpp").write_text("int main() { return nothing; }")
-    assert main(["bp", "bench", "--baseline", "none.cpp"]) == 1
-    assert "none.cpp" in capsys.readouterr().err
-    if shutil.which("c++") or shutil.which("g++"):
-        assert main(["bp", "bench", "--quick", "--baseline", "broken.cpp"]) == 1
-        assert "broken.cpp" in capsys.readouterr().err
-    found = run(capsys, "bench", "--quick", "--time-limit", "1")
-    assert all(rate["messages_per_second"] > 0 for rate in found["rates"])
-    auto = [case for case in found["cases"] if case["who"] == "auto"]
-    assert len(auto) == 4 and all(case["converged"] == case["of"] for case in auto)
