@@ -21,6 +21,8 @@ from hpcblaz.errors import ConfigurationError
 
 __all__ = ["Settings", "run"]
 
+_PEERS_SIZE = 100  # PGMax takes minutes to make the graph of a larger grid
+
 
 def run(settings: Settings) -> dict[str, Any]:
     """Measure rates, memory, convergence, and the quality of answers.
@@ -67,7 +69,8 @@ def _rates(settings: Settings, peers: Peers) -> Iterator[Rate]:
                     result = infer(model, schedule, tolerance=1e-30, max_iterations=rounds, precision=precision)
                     best = max(best, result.updates / (result.seconds - result.preparation_seconds))
                 yield Rate(name, schedule, precision, best)
-        yield from peers.rates(name, model)
+        if size <= _PEERS_SIZE:
+            yield from peers.rates(name, model)
 
 
 def _memory(settings: Settings) -> Iterator[Memory]:

@@ -189,7 +189,9 @@ def test_solutions(tmp_path: Path) -> None:
         ("1 1 999999999 2 0", "label"),
         ("1 1 0 999999999 0", "number of states"),
         ("1 2 0 1 99999 99999 0", "tables of 16777216 entries at most"),
-        (PAPER.replace("Edges:", "Edgy:"), "'Edges:'"),
+        (PAPER.replace("Edges:", "Edgy:"), "line 5: expected name,.weight.*got 'Edgy:'"),
+        (PAPER[: PAPER.index("Edges:")], "got no 'Edges:'"),
+        (PAPER.replace("B,A,{", "Marginals:\nB,A,{"), "got no 'Marginals:'"),
         (PAPER.replace("B,{0.1", "A,{0.1"), "line 3: expected a node once, got A twice"),
         (PAPER.replace("B,A", "B,C"), "line 6: expected a node of those above, got C"),
         (PAPER.replace("0.15,", ""), "line 6: expected 6 entries, got 5"),
@@ -256,3 +258,15 @@ def test_answers_of_the_competition(data_directory: Path, name: str) -> None:
     printed = Path(f"{path}.PR").read_text().split()[1]
     rounding = 0.5 * 10.0 ** -len(printed.partition(".")[2])  # of the file
     assert abs(solution.log_partition - read_log_partition(f"{path}.PR")) / np.log(10) <= rounding + 1e-6
+
+
+def test_what_comes_before_the_nodes_of_the_paper(tmp_path: Path) -> None:
+    path = tmp_path / "model.txt"
+    for text, words in [
+        (PAPER.replace("Nodes:", "Edges:"), "got no 'Nodes:'"),
+        ("\n\nA\n" + PAPER, "line 3: expected 'Nodes:' at the beginning"),
+        ("", "got no 'Nodes:'"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(FileFormatError, match=words):
+            read_rnbp(path)
