@@ -37,7 +37,7 @@ from hpcblaz.bp.solutions import (
     write_log_partition,
     write_marginals,
 )
-from hpcblaz.bp.uai import read_evidence, write_evidence
+from hpcblaz.bp.uai import read_evidence, read_evidence_samples, write_evidence
 from hpcblaz.bp.vision import denoise, stereo
 
 __all__ = [
@@ -68,6 +68,7 @@ __all__ = [
     "read_answers",
     "read_assignment",
     "read_evidence",
+    "read_evidence_samples",
     "read_log_partition",
     "read_marginals",
     "read_model",

@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -204,6 +205,18 @@ def assignment_text(assignment: ArrayLike) -> str:
     """Return the text of a solution ``MAP``."""
     states = np.asarray(assignment, np.int64)
     return f"MAP\n{join([states.size, *states.tolist()])}\n"
+
+
+def samples_text(texts: Sequence[str]) -> str:
+    r"""Return the text of the solutions of several samples, made of the texts of each.
+
+    Examples
+    --------
+    >>> samples_text(["PR\n-1.5\n", "PR\n-2.5\n"])
+    'PR\n2\n-1.5\n-2.5\n'
+    """
+    heads, rests = zip(*(text.split("\n", 1) for text in texts), strict=True)
+    return "".join([f"{heads[0]}\n{len(texts)}\n", *rests])
 
 
 def read_solution(path: _PathLike) -> tuple[Integers, Floats] | float | Integers:

@@ -19,6 +19,7 @@ from hpcblaz.bp import (
     ising,
     read_assignment,
     read_evidence,
+    read_evidence_samples,
     read_log_partition,
     read_marginals,
     read_model,
@@ -107,7 +108,9 @@ def test_evidence_of_both_layouts(tmp_path: Path) -> None:
     for text, words in [
         ("2 5 1 3", "2 variables"),
         ("1 5 x", "line 1: expected a number, got 'x'"),
-        ("2\n1 5 1\n1 5 0", "one sample"),
+        ("2\n1 5 1\n1 5 0", "one sample of evidence, got 2"),
+        ("3\n1 5 1\n1 5 0 4", "or so many samples"),
+        ("2\n1 5 1\n2 5 1 5 0", "line 3: expected one state of variable 5"),
         ("2 5 1\n5 0", "line 2: expected one state of variable 5, got 1 and 0"),
         ("1 5 0.5", "integers"),
         ("1 -5 0", "integers"),
@@ -115,6 +118,25 @@ def test_evidence_of_both_layouts(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(FileFormatError, match=words):
             read_evidence(path)
+
+
+def test_evidence_of_several_samples(tmp_path: Path) -> None:
+    path = tmp_path / "evidence"
+    cases = [
+        ("2\n1 5 1\n1 5 0", [{5: 1}, {5: 0}]), ("2 1 5 1 1 5 0", [{5: 1}, {5: 0}]), ("2\n0\n0\n", [{}, {}]),
+        ("2\n0\n1 3 1\n", [{}, {3: 1}]), ("2 0 1 3 1\n", [{0: 1, 3: 1}]),  # by the lines only
+        ("", [{}]), ("0", [{}]), ("1 5 1", [{5: 1}]),
+    ]  # fmt: skip
+    for text, expected in cases:
+        path.write_text(text)
+        assert read_evidence_samples(path) == expected, text
+    samples = [{1: 0}, {}, {2: 1, 0: 3}]
+    write_evidence(path, samples)
+    assert path.read_text() == "3\n1 1 0\n0\n2 2 1 0 3\n" and read_evidence_samples(path) == samples
+    write_evidence(path, [{1: 0}])
+    assert read_evidence_samples(path) == [{1: 0}]
+    with pytest.raises(ModelError, match="none"):
+        write_evidence(path, [])
 
 
 def test_solutions(tmp_path: Path) -> None:
