@@ -6,6 +6,8 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``comparison``
+    How far answers are from each other.
 ``plotting``, ``benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``
@@ -18,6 +20,7 @@
 
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
+from hpcblaz.bp.comparison import Answers, Comparison, compare, read_answers
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
@@ -34,10 +37,12 @@ from hpcblaz.bp.solutions import (
     write_log_partition,
     write_marginals,
 )
-from hpcblaz.bp.uai import read_evidence, write_evidence
+from hpcblaz.bp.uai import read_evidence, read_evidence_samples, write_evidence
 from hpcblaz.bp.vision import denoise, stereo
 
 __all__ = [
+    "Answers",
+    "Comparison",
     "EliminationPlan",
     "ExactSolution",
     "FactorGraph",
@@ -47,6 +52,7 @@ __all__ = [
     "chain",
     "channel",
     "code_model",
+    "compare",
     "denoise",
     "exact",
     "from_networkx",
@@ -59,8 +65,10 @@ __all__ = [
     "plot",
     "potts",
     "random_regular",
+    "read_answers",
     "read_assignment",
     "read_evidence",
+    "read_evidence_samples",
     "read_log_partition",
     "read_marginals",
     "read_model",
