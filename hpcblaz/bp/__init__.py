@@ -6,6 +6,8 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``batches``, ``batch_plans``, ``parity``
+    Many models of one shape at once; codes without tables.
 ``plotting``, ``benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``
@@ -16,6 +18,7 @@
     Exact answers for models of small width, and what they cost.
 """
 
+from hpcblaz.bp.batches import BatchInference, decode, infer_batch
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
@@ -23,6 +26,7 @@ from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.parity import ParityChecks
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
@@ -38,20 +42,24 @@ from hpcblaz.bp.uai import read_evidence, write_evidence
 from hpcblaz.bp.vision import denoise, stereo
 
 __all__ = [
+    "BatchInference",
     "EliminationPlan",
     "ExactSolution",
     "FactorGraph",
     "History",
     "Inference",
     "PairwiseModel",
+    "ParityChecks",
     "chain",
     "channel",
     "code_model",
+    "decode",
     "denoise",
     "exact",
     "from_networkx",
     "grid_edges",
     "infer",
+    "infer_batch",
     "ising",
     "ldpc",
     "parity_checks",
