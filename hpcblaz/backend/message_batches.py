@@ -37,8 +37,8 @@ class BatchPlan:
     precision : {'float32', 'float64'}
     model : tuple of numpy.ndarray
         As the template of the family has it.
-    rows : int
-        Of messages: numbers of a member.
+    initial : numpy.ndarray of the precision, shape (rows,)
+        The messages of a member that say nothing.
     unaries : numpy.ndarray of the precision, shape (members, states or variables)
     tables : numpy.ndarray of the precision, shape (entries,) or (members, entries)
     bounds : (float, float)
@@ -48,7 +48,7 @@ class BatchPlan:
     family: str
     precision: str
     model: tuple[NDArray[Any], ...]
-    rows: int
+    initial: NDArray[Any]
     unaries: NDArray[Any]
     tables: NDArray[Any]
     bounds: tuple[float, float]
@@ -125,7 +125,7 @@ def propagate(plan: BatchPlan, rule: BatchRule, members: Sequence[int]) -> Batch
     workers = min(thread_count(), -(-len(pending) // _STEP))
     if workers:
         share = -(-len(pending) // workers)
-        widest = max(_WIDEST, _NUMBERS // max(1, plan.rows))
+        widest = max(_WIDEST, _NUMBERS // max(1, len(plan.initial)))
         width = min(share, widest)
         width = min(share, -(-width // _STEP) * _STEP)
         run([_Tile(plan, rule, pending, width, outcome).work for _ in range(workers)])
@@ -144,7 +144,7 @@ class _Tile:
         self._bounds = np.array(plan.bounds, real)
         self._numbers = (real(rule.damping), real(rule.tolerance))
         own = plan.tables.ndim == 2
-        self._messages = np.ones((plan.rows, width), real)
+        self._messages = np.repeat(plan.initial[:, None], width, axis=1)
         self._other = self._spare()
         self._unaries = np.ones((plan.unaries.shape[1], width), real)
         self._beliefs = np.empty_like(self._unaries)
@@ -192,23 +192,21 @@ class _Tile:
         over = self._active & (self._round - self._begun + each > rule.most)
         late = self._active & (rule.deadline is not None and now >= rule.deadline)
         if over.any() or late.any():
-            self._kernels.conclude(
-                self._plan.model, self._unaries, self._messages, self._beliefs, self._trouble, self._bounds
-            )
+            self._look(True)
             self._retire(over, ITERATIONS)
             self._retire(late & ~over, TIME)
 
-    def _look(self) -> None:
+    def _look(self, always: bool) -> None:
         self._kernels.look(
             self._plan.model, self._unaries, self._messages, self._beliefs, self._trouble, self._active, self._done,
-            self._bounds,
+            self._bounds, always,
         )  # fmt: skip
 
     def _retire(self, chosen: NDArray[np.bool_], status: int) -> None:
         outcome = self._outcome
         for lane in np.flatnonzero(chosen).tolist():
             member = int(self._members[lane])
-            self._kernels.unload(self._beliefs, lane, outcome.beliefs, member)
+            outcome.beliefs[member] = self._beliefs[:, lane]
             outcome.status[member] = CONTRADICTION if self._trouble[lane] else status
             outcome.trouble[member] = self._trouble[lane]
             outcome.iterations[member] = self._round - self._begun[lane]
@@ -226,15 +224,15 @@ class _Tile:
                     break
                 self._members[lane], self._begun[lane], self._trouble[lane] = member, self._round, 0
                 self._active[lane] = True
-                self._kernels.load(
-                    self._plan.model, self._plan.unaries, member, self._unaries, self._messages, lane, self._bounds
-                )
+                self._unaries[:, lane] = self._plan.unaries[member]
+                if self._round:
+                    self._messages[:, lane] = self._plan.initial
                 if self._plan.tables.ndim == 2:
-                    self._kernels.load_tables(self._plan.tables, member, self._tables, lane)
+                    self._tables[:, lane] = self._plan.tables[member]
             if not self._rule.until_valid:
                 return
             fresh = self._active & (self._begun == self._round)
-            self._look()
+            self._look(False)
             self._retire(self._done & fresh, VALID)
 
     def _narrow(self) -> None:
@@ -248,9 +246,7 @@ class _Tile:
         for name in ("_messages", "_unaries", "_tables"):
             source = getattr(self, name)
             if source.shape[1] > 1:
-                target = np.empty((len(source), len(lanes)), source.dtype)
-                self._kernels.keep(lanes, source, target)
-                setattr(self, name, target)
+                setattr(self, name, np.take(source, lanes, axis=1))
         self._other, self._beliefs = self._spare(), np.empty_like(self._unaries)
         for name in ("_worst", "_trouble", "_active", "_done", "_members", "_begun"):
             setattr(self, name, getattr(self, name)[lanes])

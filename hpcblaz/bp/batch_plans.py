@@ -257,7 +257,8 @@ def _plan(
 ) -> BatchPlan:
     model = (offsets, scopes.astype(np.uint32), kinds, *others)
     bounds = (np.exp(-limit), np.exp(limit))
-    return BatchPlan("batch_odds", unaries.dtype.name, model, len(scopes), unaries, weights, bounds)
+    initial = np.ones(len(scopes), unaries.dtype)
+    return BatchPlan("batch_odds", unaries.dtype.name, model, initial, unaries, weights, bounds)
 
 
 def _vectors(
@@ -277,7 +278,7 @@ def _vectors(
         *neighbours(scopes, cardinalities.size),
     )  # fmt: skip
     return BatchPlan(
-        "batch_vectors", "float64", model, int(places[-1]), _weights(logs, unary_places),
+        "batch_vectors", "float64", model, np.repeat(1 / sizes, sizes), _weights(logs, unary_places),
         _weights(log_tables, table_offsets), (0.0, 1.0),
     )  # fmt: skip
 

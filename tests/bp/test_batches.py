@@ -92,7 +92,7 @@ def test_largest_products_are_those_of_a_member_alone(name: str, schedule: str) 
             compared += 1
             np.testing.assert_allclose(found.beliefs[i], alone.beliefs, rtol=0, atol=1e-9)
             np.testing.assert_array_equal(found.assignment[i], alone.assignment)
-    assert compared > 2
+    assert compared > 1
     with pytest.raises(ConfigurationError, match="marginals"):
         _ = found.marginals
 

@@ -23,12 +23,12 @@ ROOT = REAL(ROOT_TWO)
 
 @njit(error_model="numpy")
 def make_buffers(model, lanes):
-    """Return room for what a factor is told, for parities of its last and of its first variables, and for a message."""
+    """Return room for what a factor is told, and for what it tells."""
     offsets = model[0]
     most = 2
     for f in range(len(offsets) - 1):
         most = max(most, offsets[f + 1] - offsets[f])
-    return np.empty((most, lanes), REAL), np.empty((most, lanes), REAL), np.empty(lanes, REAL), np.empty(lanes, REAL)
+    return np.empty((most, lanes), REAL), np.empty((most, lanes), REAL)
 
 
 @njit(error_model="numpy")
@@ -81,17 +81,17 @@ def add(a, b, maximise, out):
 
 
 @njit(error_model="numpy")
-def add_both(before, here, after, maximise, fresh):
-    """Write the odds of `before` and `after` together, and add `here` to `before`."""
+def add_both(before, here, after, maximise):
+    """Write the odds of `before` and `after` together over `after`, and add `here` to `before`."""
     if maximise:
-        for i in range(len(fresh)):
-            b = before[i]
-            fresh[i] = max(b, after[i]) / max(ONE, b * after[i])
+        for i in range(len(after)):
+            b, a = before[i], after[i]
+            after[i] = max(b, a) / max(ONE, b * a)
             before[i] = max(b, here[i]) / max(ONE, b * here[i])
     else:
-        for i in range(len(fresh)):
-            b = before[i]
-            fresh[i] = (b + after[i]) / (ONE + b * after[i])
+        for i in range(len(after)):
+            b, a = before[i], after[i]
+            after[i] = (b + a) / (ONE + b * a)
             before[i] = (b + here[i]) / (ONE + b * here[i])
 
 
@@ -130,26 +130,21 @@ def settle(fresh, old, out, worst, damping, measured, in_place):
 
 
 @njit(error_model="numpy")
-def send_parity(odd, start, stop, messages, out, worst, damping, measured, in_place, maximise, buffers):
-    """Send what a parity says. Its messages are those of all of its variables but one, added up from both ends."""
-    told, after, before, fresh = buffers
-    count = stop - start
+def over_parity(odd, count, maximise, told, fresh):
+    """Write what a parity tells: of all of its variables but one, added up from both ends.
+
+    What it tells variable j is row j + 1, and what it tells the last one is row 0.
+    """
     if odd:
         invert(told[0])
-    copy(told[count - 1], after[count - 1])
+    copy(told[count - 1], fresh[count - 1])
     for j in range(count - 2, 0, -1):
-        add(after[j + 1], told[j], maximise, after[j])
-    copy(told[0], before)
-    if odd:
-        invert(after[1])
-    settle(after[1], messages[start], out[start], worst, damping, measured, in_place)
+        add(fresh[j + 1], told[j], maximise, fresh[j])
+    copy(told[0], fresh[0])
     for j in range(1, count - 1):
-        if measured or damping > 0:
-            add_both(before, told[j], after[j + 1], maximise, fresh)
-            settle(fresh, messages[start + j], out[start + j], worst, damping, measured, in_place)
-        else:
-            add_both(before, told[j], after[j + 1], maximise, out[start + j])
-    settle(before, messages[stop - 1], out[stop - 1], worst, damping, measured, in_place)
+        add_both(fresh[0], told[j], fresh[j + 1], maximise)
+    if odd:
+        invert(fresh[1])
 
 
 @njit(error_model="numpy")
@@ -178,25 +173,23 @@ def update(
 ):  # fmt: skip
     """Compute what all factors send, one after the other; `out` is `messages` if `in_place`."""
     offsets, variables, kinds, other_offsets, others, told_offsets, told_messages = model
-    told, after, before, fresh = buffers
+    told, fresh = buffers
     factors = len(kinds)
     for step in range(factors):
         f = factors - 1 - step if backward else step
-        start, stop = offsets[f], offsets[f + 1]
-        for k in range(start, stop):
-            v = variables[k]
-            gather(unaries[v], messages, others, other_offsets[k], other_offsets[k + 1], bounds, told[k - start])
+        start, count = offsets[f], offsets[f + 1] - offsets[f]
+        for j in range(count):
+            k = start + j
+            gather(unaries[variables[k]], messages, others, other_offsets[k], other_offsets[k + 1], bounds, told[j])
         if kinds[f] < 2:
-            send_parity(
-                kinds[f] == 1, start, stop, messages, out, worst, damping, measured, in_place, maximise, buffers
-            )
+            over_parity(kinds[f] == 1, count, maximise, told, fresh)
         else:
             row = 3 * (kinds[f] - 2)
-            w01, w10, w11 = tables[row], tables[row + 1], tables[row + 2]
-            over_table(told[0], w01, w10, w11, maximise, fresh)
-            over_table(told[1], w10, w01, w11, maximise, before)
-            settle(fresh, messages[start + 1], out[start + 1], worst, damping, measured, in_place)
-            settle(before, messages[start], out[start], worst, damping, measured, in_place)
+            for j in range(2):  # to the first variable, the states of who tells are columns
+                over_table(told[1 - j], tables[row + 1 - j], tables[row + j], tables[row + 2], maximise, fresh[1 - j])
+        for j in range(count):
+            message = fresh[j + 1 if j + 1 < count else 0]
+            settle(message, messages[start + j], out[start + j], worst, damping, measured, in_place)
 
 
 @njit(error_model="numpy")
@@ -235,12 +228,3 @@ def find_broken(model, unaries, messages, beliefs, broken, bounds, factors):
         if whole:
             return True
     return False
-
-
-@njit(error_model="numpy")
-def begin(model, unaries, messages, lane, bounds):
-    """Begin with messages that say nothing."""
-    for k in range(len(messages)):
-        messages[k, lane] = ONE
-    for v in range(len(unaries)):
-        unaries[v, lane] = min(max(unaries[v, lane], bounds[0]), bounds[1])

@@ -218,13 +218,3 @@ def find_broken(model, unaries, messages, beliefs, broken, bounds, factors):
     """Say that all members are broken: there are no parities here."""
     broken[:] = INTEGER(1)
     return True
-
-
-@njit(error_model="numpy")
-def begin(model, unaries, messages, lane, bounds):
-    """Begin with messages that say nothing."""
-    variables, cards, places = model[1], model[2], model[3]
-    for k in range(len(variables)):
-        states = cards[variables[k]]
-        for x in range(states):
-            messages[places[k] + x, lane] = REAL(1) / states
