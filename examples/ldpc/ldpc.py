@@ -17,7 +17,7 @@ COLOURS = {"marginals": "#0b6e99", "map": "#c44e52"}
 
 
 def noise_of(decibels):
-    """Return the standard deviation of noise for an energy of each bit of the message, over the density of the noise."""
+    """Return the standard deviation of noise; decibels are the energy of a bit of the message over its density."""
     return 1 / math.sqrt(2 * RATE * 10 ** (decibels / 10))
 
 

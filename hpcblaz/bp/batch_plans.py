@@ -1,5 +1,6 @@
 """Batches as the kernels take them: a shape that all members share, and unaries of each."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -255,8 +256,8 @@ def _plan(
     unaries: NDArray[Any],
     limit: float,
 ) -> BatchPlan:
-    model = (offsets, scopes.astype(np.uint32), kinds, *others)
-    bounds = (np.exp(-limit), np.exp(limit))
+    model: tuple[NDArray[Any], ...] = (offsets, scopes.astype(np.uint32), kinds, *others)
+    bounds = (math.exp(-limit), math.exp(limit))
     initial = np.ones(len(scopes), unaries.dtype)
     return BatchPlan("batch_odds", unaries.dtype.name, model, initial, unaries, weights, bounds)
 
@@ -273,7 +274,7 @@ def _vectors(
     unary_places = offsets_of(cardinalities)
     sizes = cardinalities[scopes]
     places = offsets_of(sizes)
-    model = (
+    model: tuple[NDArray[Any], ...] = (
         offsets, scopes.astype(np.uint32), cardinalities, places[:-1], unary_places[:-1], tables_at,
         *neighbours(scopes, cardinalities.size),
     )  # fmt: skip

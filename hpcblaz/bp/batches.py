@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,8 @@ class BatchInference:
     @property
     def converged(self) -> NDArray[np.bool_]:
         """Which members reached what they were to: 'converged' or, with ``stop='valid'``, 'valid'; shape (members,)."""
-        return (self._outcome.status == CONVERGED) | (self._outcome.status == VALID)
+        reached: NDArray[np.bool_] = np.isin(self._outcome.status, (CONVERGED, VALID))
+        return reached
 
     @property
     def iterations(self) -> Integers:
@@ -373,5 +373,5 @@ def _check(options: Mapping[str, Any]) -> None:
     if limit is not None and not limit > 0:
         raise ConfigurationError(f"time_limit: expected a positive number of seconds or None, got {limit}")
     most = options["max_iterations"]
-    if isinstance(most, bool) or not isinstance(most, Integral) or not 1 <= most < 2**40:
+    if isinstance(most, bool) or not isinstance(most, (int, np.integer)) or not 1 <= most < 2**40:
         raise ConfigurationError(f"max_iterations: expected an integer from 1 to {2**40 - 1}, got {most!r}")

@@ -31,6 +31,7 @@ def advance(
     are those of the messages that this was found for; of other members they say nothing.
     """
     buffers = make_buffers(model, len(active))
+    checked = np.empty_like(worst)
     measured = not until_valid
     here, there = messages, other
     ways = 2 if both_ways and not flooding else 1
@@ -38,18 +39,20 @@ def advance(
         found, step = False, 0
         while step < ways or (step == ways and found and not flooding):
             check = step == ways  # what was found on the way need not hold at the end of it
-            worst[:] = 0
+            residuals = checked if check else worst
+            residuals[:] = 0
             in_place = not (flooding or check)
             update(
-                model, unaries, tables, here, here if in_place else there, worst, REAL(0) if check else damping,
+                model, unaries, tables, here, here if in_place else there, residuals, REAL(0) if check else damping,
                 measured, in_place, maximise, bounds, step == 1 and not check, trouble, buffers,
             )  # fmt: skip
             step += 1
             if step >= ways:
                 found = False
                 for lane in range(len(active)):
-                    fine = measured and worst[lane] <= tolerance
-                    done[lane] = active[lane] and (trouble[lane] > 0 or fine)
+                    fine = trouble[lane] > 0 or (measured and residuals[lane] <= tolerance)
+                    done[lane] = fine and (done[lane] if check else active[lane])
+                    worst[lane] = residuals[lane] if done[lane] else worst[lane]
                     found |= done[lane]
         if found:
             believe(model, unaries, here, bounds, beliefs, trouble)
