@@ -82,7 +82,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", metavar="PNG", default="ldpc.png", help="the picture")
     parser.add_argument("--bits", type=int, default=3000, help="length of a code word, a multiple of 6, default: 3000")
-    parser.add_argument("--words", type=int, default=512, help="words a point, default: 512")
+    parser.add_argument("--words", type=int, default=256, help="words a point, default: 256")
     arguments = parser.parse_args(argv)
     began = time.perf_counter()
     checks = bp.parity_checks(arguments.bits, column_weight=3, row_weight=6)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["noise_of", "rates"]
 
 _RATE = 0.5  # of a code whose bits have three checks, and whose checks six bits
-_ERRORS_OF = 2000  # words that the frame error rate is counted on
+_ERRORS_OF = 1000  # words that the frame error rate is counted on
 _REPEATS = 9
 
 
