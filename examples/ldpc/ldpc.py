@@ -27,7 +27,7 @@ def uncoded(decibels):
 
 
 def measure(code, words, channels):
-    """Return, by channel and decoder, wrong bits before and after, wrong words, mean iterations, and bits a second.
+    """Return, by channel and decoder, wrong bits before and after, wrong words, and mean iterations.
 
     All words sent are zero: noise and decoder treat every other code word alike.
     """
@@ -41,17 +41,16 @@ def measure(code, words, channels):
                 "after": float(result.assignment.mean()),
                 "words": float(result.assignment.any(axis=1).mean()),
                 "iterations": float(result.iterations.mean()),
-                "rate": received.size / result.seconds,
             }
     return found
 
 
 def say(found, unit):
-    print(f"  {unit:>8}   decoder       wrong bits received   decoded   wrong words   iterations   million bits/s")
+    print(f"  {unit:>8}   decoder       wrong bits received   decoded   wrong words   iterations")
     for (name, task), row in found.items():
         print(
             f"  {name:8g}   {DECODERS[task]:11}   {row['before']:19.4f}   {row['after']:7.1e}   {row['words']:11.4f}"
-            f"   {row['iterations']:10.1f}   {row['rate'] / 1e6:14.1f}"
+            f"   {row['iterations']:10.1f}"
         )
 
 
