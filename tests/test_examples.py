@@ -44,6 +44,7 @@ def test_there_are_examples() -> None:
         "denoise",
         "fission",
         "heat",
+        "ldpc",
         "protein",
         "segmentation",
         "shallow_water",
@@ -145,6 +146,15 @@ def test_heat_is_the_same_for_any_number_of_ranks(comm: Communicator) -> None:
     split = module.follow(comm, layout, 5)[0][1e-2]
     assert (split["error"], split["bound"]) == (whole["error"], whole["bound"])
     np.testing.assert_array_equal(split["last"].decompress(), layout.local(whole["last"].decompress()))
+
+
+def test_ldpc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("ldpc", tmp_path, "--bits", "600", "--words", "32")
+    assert capsys.readouterr().out.startswith("code of 600 bits and 300 checks")
+    good, bad = found["gaussian"][2.5, "marginals"], found["gaussian"][0.5, "marginals"]
+    assert good["after"] < 0.01 * good["before"] and good["words"] < 0.2 < 0.8 < bad["words"]
+    assert good["iterations"] < bad["iterations"]
+    assert found["flips"][0.04, "marginals"]["after"] < 1e-3 < found["flips"][0.1, "marginals"]["after"]
 
 
 def test_brain_mri(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
 ``comparison``
     How far answers are from each other.
+``batches``, ``batch_plans``, ``parity``
+    Many models of one shape at once; codes without tables.
 ``plotting``, ``benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``
@@ -18,6 +20,7 @@
     Exact answers for models of small width, and what they cost.
 """
 
+from hpcblaz.bp.batches import BatchInference, decode, infer_batch
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
 from hpcblaz.bp.comparison import Answers, Comparison, compare, read_answers
@@ -26,6 +29,7 @@ from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.parity import ParityChecks
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
@@ -42,6 +46,7 @@ from hpcblaz.bp.vision import denoise, stereo
 
 __all__ = [
     "Answers",
+    "BatchInference",
     "Comparison",
     "EliminationPlan",
     "ExactSolution",
@@ -49,15 +54,18 @@ __all__ = [
     "History",
     "Inference",
     "PairwiseModel",
+    "ParityChecks",
     "chain",
     "channel",
     "code_model",
     "compare",
+    "decode",
     "denoise",
     "exact",
     "from_networkx",
     "grid_edges",
     "infer",
+    "infer_batch",
     "ising",
     "ldpc",
     "parity_checks",
