@@ -185,7 +185,7 @@ def _architecture_of_functions(dispatcher: Any, architecture: Architecture) -> I
 
 @contextlib.contextmanager
 def _rounding(nvvm: Any, separate: bool) -> Iterator[None]:
-    """Have each product and sum rounded by itself, if it is to be: numba-cuda always lets the compiler contract them."""
+    """Have each product and sum rounded by itself, if it is to be: numba-cuda lets the compiler contract them."""
     compiled = nvvm.compile_ir
     if separate:
         nvvm.compile_ir = lambda ir, **options: compiled(ir, **options, fma=False)

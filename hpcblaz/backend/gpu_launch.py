@@ -53,9 +53,7 @@ def launch(
         _notes.append((kernel.__name__, begin, _now(xp)))
 
 
-def _run(
-    xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int, together: bool
-) -> None:
+def _run(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int, together: bool) -> None:
     """Queue the machine code of a kernel, which is made and loaded if it is not there yet."""
     device = xp.cuda.Device().id
     flat = cuda_build.flatten(arguments)

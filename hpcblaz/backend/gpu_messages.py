@@ -2,8 +2,8 @@
 
 Messages, what would replace them, and the arrays of the plan stay on the card. What is counted on the way is kept in a
 small table there (see the template ``message_tally``), and is fetched once for all times that messages were sent in one
-call. Every operation is rounded as on the CPU, and random choices are drawn from the same counter, so that both send the
-same messages: bit by bit where both add in the same order, which is everywhere.
+call. Every operation is rounded as on the CPU, and random choices are drawn from the same counter, so that both send
+the same messages, but for rounding where one of them adds in another order.
 """
 
 import copy
@@ -44,8 +44,8 @@ class GpuPropagation:
 
     Attributes
     ----------
-    messages, fresh, residuals
-        As those of the CPU, on the card.
+    messages : cupy.ndarray
+        The messages that were sent.
 
     Raises
     ------
@@ -80,13 +80,28 @@ class GpuPropagation:
     def _begin(self, messages: NDArray[Any]) -> None:
         xp = gpu.array_module()
         self.messages = xp.array(messages)
-        self.fresh = xp.empty_like(self.messages)
-        self.residuals = xp.full(len(self.plan.numbers), np.inf, self._real)
+        self._fresh: Any = None
+        self._residuals: Any = None
+        self._nothing = xp.empty(0, self._real)  # in place of what is not to be kept
         self._stamps[...] = -1
         self._stamp = 0
         self._trouble = 0
         self._unread: Any = None  # a tally on the card whose measures are those of the residuals
         self._measured: tuple[int, float] | None = None
+
+    @property
+    def fresh(self) -> Any:
+        """The messages that would be sent now, after `compute`; `flood` and `sweep` leave them behind."""
+        if self._fresh is None:
+            self._fresh = gpu.array_module().empty_like(self.messages)
+        return self._fresh
+
+    @property
+    def residuals(self) -> Any:
+        """How far each message is from the fresh one, likewise."""
+        if self._residuals is None:
+            self._residuals = gpu.array_module().full(self.count, np.inf, self._real)
+        return self._residuals
 
     @property
     def count(self) -> int:
@@ -103,7 +118,7 @@ class GpuPropagation:
     def compute(self) -> None:
         """Compute all fresh messages and residuals."""
         self._unread, self._measured = self._tally(1), None
-        self._compute(False, self.fresh, self._none, self._unread, self._kernels.FIRST)
+        self._compute(False, self.fresh, self.residuals, self._none, self._unread, self._kernels.FIRST)
 
     def measure(self) -> tuple[int, float]:
         """Return how many residuals are above the tolerance, and the largest (NaN if there is one)."""
@@ -115,16 +130,25 @@ class GpuPropagation:
         found: tuple[int, float] = self._measured or (0, 0.0)
         return found
 
+    def measure_anew(self) -> tuple[int, float]:
+        """Return what `measure` does, of residuals that are computed from the messages as they are."""
+        if self._residuals is not None:
+            self.compute()
+        else:
+            self._unread, self._measured = self._tally(1), None
+            self._compute(False, self._nothing, self._nothing, self._none, self._unread, self._kernels.FIRST)
+        return self.measure()
+
     def flood(self, rounds: int) -> tuple[int, Integers, NDArray[np.float64]]:
         """Send all messages at once, up to so many times; return how often, and each time's measures."""
         tally = self._tally(rounds)
         here, there = self.messages, self.fresh
         for i in range(rounds):
             self.messages = here
-            self._compute(False, there, self._real(self.damping), tally, self._kernels.FIRST + i)
+            self._compute(False, there, self._nothing, self._real(self.damping), tally, self._kernels.FIRST + i)
             here, there = there, here
         done, left, largest, _ = self._read(tally, rounds)
-        self.messages, self.fresh = (here, there) if (rounds - done) % 2 == 0 else (there, here)
+        self.messages, self._fresh = (here, there) if (rounds - done) % 2 == 0 else (there, here)
         return done, left, largest
 
     def sweep(self, sweeps: int, backward: bool) -> tuple[int, Integers, NDArray[np.float64]]:
@@ -134,7 +158,7 @@ class GpuPropagation:
         """
         tally = self._tally(sweeps)
         arguments = (
-            self._model, self._levels, np.int64(sweeps), np.int64(backward), self.messages, self.residuals,
+            self._model, self._levels, np.int64(sweeps), np.int64(backward), self.messages, self._nothing,
             self._real(self.damping), np.int64(self.maximise), self._tolerance, tally,
             gpu.zeros(1, np.dtype(np.int64)),
         )  # fmt: skip
@@ -212,9 +236,9 @@ class GpuPropagation:
         self._follow(stamp, tally, column)
         return int(self._read(tally, 1)[3].sum())
 
-    def _compute(self, listed: bool, out: Any, damping: Any, tally: Any, column: int) -> None:
+    def _compute(self, listed: bool, out: Any, residuals: Any, damping: Any, tally: Any, column: int) -> None:
         arguments = (
-            self._model, np.int64(listed), self._heard, self.messages, out, self.residuals, damping,
+            self._model, np.int64(listed), self._heard, self.messages, out, residuals, damping,
             np.int64(self.maximise), self._tolerance, tally, np.int64(column),
         )  # fmt: skip
         self._launch("compute", arguments, self.plan.units)
@@ -226,7 +250,7 @@ class GpuPropagation:
         """Compute again what units with a stamp send, and measure."""
         arguments = (self._stamps, stamp, self._heard, tally, np.int64(column))
         self._launch("list_heard", arguments, -(-self.plan.units // self._kernels.EACH))
-        self._compute(True, self.fresh, self._none, tally, column)
+        self._compute(True, self.fresh, self.residuals, self._none, tally, column)
         self._measure(tally, column)
 
     def _tally(self, rounds: int, before: int = 1, left: int = 1) -> Any:
@@ -264,10 +288,9 @@ def _without_trouble(plan: Plan) -> tuple[NDArray[Any], ...]:
 
 def _scratch(plan: Plan, xp: Any) -> tuple[Any, ...]:
     """Return what the units of a model work on; see the templates ``pairwise_messages`` and ``factor_messages``."""
-    size, count = int(plan.places[-1]), len(plan.numbers)
-    real = np.dtype(plan.precision)
     if plan.family == "binary":
         return ()
+    size, count, real = int(plan.places[-1]), len(plan.numbers), np.dtype(plan.precision)
     if plan.family == "pairwise":
         return xp.empty(size, real), xp.empty(len(plan.model[4]), real), xp.empty(size, real)
     return xp.empty(size, real), xp.empty(size, real), xp.empty(count, real), xp.empty(count, np.int32)

@@ -6,6 +6,7 @@ from numba.extending import register_jitable
 from hpcblaz.bodies.messages import ROOT_TWO, damped_odds, most_odds, odds_any, odds_distance
 
 from .constants import REAL
+from .message_tally import measured
 
 ONE = REAL(1)
 ROOT = REAL(ROOT_TWO)
@@ -21,8 +22,11 @@ def send(model, k, fresh, messages, damping):
 
 
 @register_jitable(forceinline=True)
-def update_unit(model, tally, u, messages, out, residuals, damping, maximise):
-    """Compute what one unit sends; `out` may be `messages` if no neighbour is computed at the same time."""
+def update_unit(model, tally, u, messages, out, residuals, damping, maximise, tolerance, left, largest):
+    """Compute what one unit sends; `out` may be `messages` if no neighbour is computed at the same time.
+
+    It is kept if there is room, and so are residuals; return `left` and `largest` with them added, see `measured`.
+    """
     offsets, reverse, unaries, weights = model
     start, stop = np.uint64(offsets[u]), np.uint64(offsets[u + 1])
     field = unaries[u]
@@ -39,7 +43,12 @@ def update_unit(model, tally, u, messages, out, residuals, damping, maximise):
         else:
             fresh = odds_any(field, back, w01, w10, w11)
         old = messages[k]
-        residuals[k] = odds_distance(fresh, old, ROOT, ONE)
+        residual = odds_distance(fresh, old, ROOT, ONE)
+        left, largest = measured(residual, tolerance, left, largest)
+        if len(residuals) > 0:
+            residuals[k] = residual
         if damping > 0:
             fresh = damped_odds(fresh, old, damping, ONE)
-        out[k] = fresh
+        if len(out) > 0:
+            out[k] = fresh
+    return left, largest

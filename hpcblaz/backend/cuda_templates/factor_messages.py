@@ -11,7 +11,7 @@ from numba.extending import register_jitable
 from hpcblaz.bodies.messages import TINY
 
 from .constants import REAL
-from .message_tally import note_trouble
+from .message_tally import measured, note_trouble
 from .message_vectors import finish, multiply, scale_to_one, send_vector
 
 
@@ -53,12 +53,12 @@ def next_entry(model, first, last):
 
 
 @register_jitable(forceinline=True)
-def update_unit(model, tally, f, messages, out, residuals, damping, maximise):
-    """Compute what one factor sends; `out` may be `messages` if none that shares a variable is computed meanwhile."""
+def update_unit(model, tally, f, messages, out, residuals, damping, maximise, tolerance, left, largest):
+    """Compute what one factor sends; see binary_messages."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told_by, cavities, told, before, states = model
     first, last = np.int64(offsets[f]), np.int64(offsets[f + 1])
     if first == last:
-        return
+        return left, largest
     tell_factor(model, tally, first, last, messages)
     for entry in range(np.int64(tables_at[f]), np.int64(tables_at[f + 1])):
         weight = tables[entry]
@@ -81,4 +81,6 @@ def update_unit(model, tally, f, messages, out, residuals, damping, maximise):
         next_entry(model, first, last)
     for k in range(first, last):
         begin, end = np.int64(places[k]), np.int64(places[k + 1])
-        finish(tally, k, variables[k], begin, end, told, messages, out, residuals, damping)
+        residual = finish(tally, k, variables[k], begin, end, told, messages, out, residuals, damping)
+        left, largest = measured(residual, tolerance, left, largest)
+    return left, largest

@@ -1,7 +1,7 @@
 """When messages are computed and sent, whatever they are; see templates/schedules.py. Tallies are of message_tally.
 
-Kernels that are queued several times over, one for each time that messages are sent, do nothing once all have converged:
-the host looks at the tally when it wants to, and no earlier.
+Kernels that are queued several times over, one for each time that messages are sent, do nothing once all have
+converged: the host looks at the tally when it wants to, and no earlier.
 """
 
 import numpy as np
@@ -24,6 +24,7 @@ from .message_tally import (
     bits_of,
     drawn,
     first_item,
+    measured,
     over,
     wait_for_all,
 )
@@ -44,30 +45,19 @@ BITS = 8  # of a key that are looked at at a time
 BINS = 1 << BITS
 
 
-@register_jitable(forceinline=True)
-def measure_unit(offsets, u, residuals, tolerance, left, largest):
-    """Add what a unit sends to how many residuals are above the tolerance, and to the bits of the largest."""
-    for k in range(np.int64(offsets[u]), np.int64(offsets[u + 1])):
-        residual = residuals[k]
-        left += 0 if residual <= tolerance else 1
-        largest = max(largest, bits_of(residual))
-    return left, largest
-
-
 def compute(model, listed, heard, messages, out, residuals, damping, maximise, tolerance, tally, column):
     """Compute what all units send, and measure it; or, if it is listed, what the units that heard something send."""
     if over(tally, column):
         return
-    offsets = model[0]
-    units = len(offsets) - 1
+    units = len(model[0]) - 1
     left, largest = np.int64(0), np.int64(0)
     count = tally[HEARD, column]
     some = listed > 0 and count * SHARE_LISTED <= units
     for i in range(first_item(), count if some else units, all_threads()):
         u = np.int64(heard[i]) if some else i
-        update_unit(model, tally, u, messages, out, residuals, damping, maximise)
-        if listed == 0:
-            left, largest = measure_unit(offsets, u, residuals, tolerance, left, largest)
+        left, largest = update_unit(
+            model, tally, u, messages, out, residuals, damping, maximise, tolerance, left, largest
+        )
     if listed == 0:
         add_measures(tally, column, left, largest)
 
@@ -78,9 +68,7 @@ def measure(residuals, tolerance, tally, column):
         return
     left, largest = np.int64(0), np.int64(0)
     for k in range(first_item(), len(residuals), all_threads()):
-        residual = residuals[k]
-        left += 0 if residual <= tolerance else 1
-        largest = max(largest, bits_of(residual))
+        left, largest = measured(residuals[k], tolerance, left, largest)
     add_measures(tally, column, left, largest)
 
 
@@ -89,7 +77,6 @@ def sweep(model, levels, sweeps, backward, messages, residuals, damping, maximis
 
     `arrived` is one zero. The tiles run at the same time.
     """
-    offsets = model[0]
     count = len(levels) - 1
     waits = np.int64(0)
     for i in range(sweeps):
@@ -97,8 +84,9 @@ def sweep(model, levels, sweeps, backward, messages, residuals, damping, maximis
         for step in range(count):
             level = count - 1 - step if (i & 1) != backward else step
             for u in range(np.int64(levels[level]) + first_item(), np.int64(levels[level + 1]), all_threads()):
-                update_unit(model, tally, u, messages, messages, residuals, damping, maximise)
-                left, largest = measure_unit(offsets, u, residuals, tolerance, left, largest)
+                left, largest = update_unit(
+                    model, tally, u, messages, messages, residuals, damping, maximise, tolerance, left, largest
+                )
             waits = wait_for_all(arrived, waits)
         add_measures(tally, FIRST + i, left, largest)
         waits = wait_for_all(arrived, waits)
@@ -121,7 +109,7 @@ def send_drawn(
     model, graph, seed, stamp, numbers, least, least_falling, messages, fresh, residuals, damping, tolerance, stamps,
     tally, column,
 ):  # fmt: skip
-    """Send each message above the tolerance whose draw is `least` or more, `least_falling` if fewer were left before."""
+    """Send messages above the tolerance whose draw is `least` or more, or `least_falling` if a tenth has converged."""
     if over(tally, column):
         return
     if float(tally[LEFT, column - 1]) < FALLING * float(tally[LEFT, column - 2]):

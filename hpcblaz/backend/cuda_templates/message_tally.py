@@ -51,6 +51,12 @@ else:
 
 
 @register_jitable(forceinline=True)
+def measured(residual, tolerance, left, largest):
+    """Add a residual to how many are above the tolerance, as NaN is, and to the bits of the largest."""
+    return left + (0 if residual <= tolerance else 1), max(largest, bits_of(residual))
+
+
+@register_jitable(forceinline=True)
 def first_item():
     """Return the number of this thread among all."""
     return np.int64(cuda.blockIdx.x) * TILE + cuda.threadIdx.x

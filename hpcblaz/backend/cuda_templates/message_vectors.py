@@ -39,7 +39,7 @@ def send_vector(places, k, fresh, messages, damping):
 
 @register_jitable(forceinline=True)
 def finish(tally, k, target, begin, end, told, messages, out, residuals, damping):
-    """Normalise what a variable is told, measure how far the message is from it, and write it."""
+    """Normalise what a variable is told, write it, and return how far the message is from it."""
     total = REAL(0)
     for i in range(begin, end):
         total += told[i]
@@ -52,6 +52,9 @@ def finish(tally, k, target, begin, end, told, messages, out, residuals, damping
         told[i] = fresh
         difference = fresh - messages[i]
         change += difference * difference
-    residuals[k] = math.sqrt(change)
-    for i in range(begin, end):
+    residual = REAL(math.sqrt(change))
+    if len(residuals) > 0:
+        residuals[k] = residual
+    for i in range(begin, end if len(out) > 0 else begin):
         out[i] = told[i] + damping * (messages[i] - told[i])
+    return residual

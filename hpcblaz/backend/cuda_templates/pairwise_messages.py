@@ -9,7 +9,7 @@ import numpy as np
 from numba.extending import register_jitable
 
 from .constants import REAL
-from .message_tally import note_trouble
+from .message_tally import measured, note_trouble
 from .message_vectors import finish, multiply, scale_to_one, send_vector
 
 
@@ -19,8 +19,8 @@ def send(model, k, fresh, messages, damping):
 
 
 @register_jitable(forceinline=True)
-def update_unit(model, tally, u, messages, out, residuals, damping, maximise):
-    """Compute what one unit sends; `out` may be `messages` if no neighbour is computed at the same time."""
+def update_unit(model, tally, u, messages, out, residuals, damping, maximise, tolerance, left, largest):
+    """Compute what one unit sends; see binary_messages."""
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, cavities, before, told = model
     first, last = np.int64(offsets[u]), np.int64(offsets[u + 1])
     begin, end = np.int64(state_offsets[u]), np.int64(state_offsets[u + 1])
@@ -57,4 +57,6 @@ def update_unit(model, tally, u, messages, out, residuals, damping, maximise):
                     weighed = max(weighed, term) if maximise > 0 else weighed + term
                 entry += width
             told[start + y] = weighed
-        finish(tally, k, targets[k], start, stop, told, messages, out, residuals, damping)
+        residual = finish(tally, k, targets[k], start, stop, told, messages, out, residuals, damping)
+        left, largest = measured(residual, tolerance, left, largest)
+    return left, largest
