@@ -20,6 +20,7 @@ from hpcblaz.bodies.records import TILE
 
 _WAVES = 32  # tiles of threads for each multiprocessor
 _AT_ONCE = 2  # of them that surely run at the same time, whatever registers they need
+_QUEUED = 4 if SIMULATED else 32  # times that all messages are sent, at most, before the host looks
 _DIGIT = 8  # bits of a key that are looked at at a time
 
 
@@ -140,7 +141,11 @@ class GpuPropagation:
         return self.measure()
 
     def flood(self, rounds: int) -> tuple[int, Integers, NDArray[np.float64]]:
-        """Send all messages at once, up to so many times; return how often, and each time's measures."""
+        """Send all messages at once, up to so many times; return how often, and each time's measures.
+
+        It comes back after 32 times, whether all have converged or not.
+        """
+        rounds = min(rounds, _QUEUED)
         tally = self._tally(rounds)
         here, there = self.messages, self.fresh
         for i in range(rounds):
@@ -178,7 +183,7 @@ class GpuPropagation:
         Parameters
         ----------
         rounds : int
-            Up to so many times.
+            Up to so many times, and up to 32.
         low, high : float
             The share where the number of residuals above the tolerance did not fall by a tenth the time before, and
             where it did.
@@ -196,6 +201,7 @@ class GpuPropagation:
         largest : numpy.ndarray of float64, shape (done,)
             The largest residual after it.
         """
+        rounds = min(rounds, _QUEUED)
         tally = self._tally(rounds, before, left)
         least, least_falling = (np.uint64(min(2**63, max(0, round((1.0 - x) * 2.0**63)))) for x in (low, high))
         for i in range(rounds):

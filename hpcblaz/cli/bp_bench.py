@@ -7,6 +7,7 @@ from typing import Any
 
 from hpcblaz.backend.threads import thread_count
 from hpcblaz.bp.benchmark import Settings, run
+from hpcblaz.cli import bp_bench_gpu
 from hpcblaz.cli.bench import machine
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError, StorageError
@@ -21,6 +22,7 @@ def register(actions: Any) -> None:
         description="Measure messages a second, and how many models converge how soon, schedule by schedule.",
     )
     parser.add_argument("--quick", action="store_true", help="small models and few of them: a trial in seconds")
+    parser.add_argument("--gpu", action="store_true", help="only measure messages a second, on a GPU")
     parser.add_argument("--threads", type=int, metavar="N", help="default: 2, or what there is")
     parser.add_argument(
         "--time-limit", type=float, default=3.0, metavar="S", help="seconds a model may take; default: 3"
@@ -34,6 +36,8 @@ def _run(arguments: argparse.Namespace) -> int:
     console = Console(world())
     if console.comm.size != 1:
         raise ConfigurationError(f"expected one process, got {console.comm.size} ranks: run bench without mpirun")
+    if arguments.gpu:
+        return bp_bench_gpu.measure(console, arguments.quick, bool(arguments.json))
     if not arguments.time_limit > 0:
         raise ConfigurationError(f"expected --time-limit to be positive, got {arguments.time_limit}")
     if arguments.baseline is not None and not arguments.baseline.is_file():
