@@ -110,11 +110,11 @@ class BinaryTables(NamedTuple):
         finite, alike, widest = _arrangement().look_at_tables(self.log_tables)
         return bool(finite), bool(alike), float(widest)
 
-    def farthest_told(self, offsets: Integers, numbers: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """Return the largest log of the product of the odds that each unit can be told."""
+    def farthest_told(self, offsets: Integers, numbers: NDArray[np.uint32]) -> tuple[NDArray[np.float64], float]:
+        """Return the largest log of the product of the odds that each unit can be told, and that of any message."""
         told = np.empty(len(offsets) - 1)
-        _arrangement().farthest_told(self.log_tables, self.table_of, offsets, numbers, told)
-        return told
+        most = _arrangement().farthest_told(self.log_tables, self.table_of, offsets, numbers, told)
+        return told, float(most)
 
     def weights(self, numbers: NDArray[np.uint32], alike: bool, precision: str) -> NDArray[Any]:
         """Return the weights of the messages: a row if all tables are alike where states are, otherwise three."""

@@ -147,14 +147,15 @@ def _odds(
     finite, alike, widest = tables.look()
     if not finite:
         return None
-    told = tables.farthest_told(offsets, numbers)
+    told, most = tables.farthest_told(offsets, numbers)
     pairs = model.log_unaries.reshape(-1, 2)
     with np.errstate(invalid="ignore"):
         unaries = (pairs[:, 1] - pairs[:, 0])[order]
     # Beyond that, one state is certain but for rounding, whatever a variable is told
     certain = told + (2 * widest + _NEGLIGIBLE_LOG[precision])
     np.clip(unaries, -certain, certain, out=unaries)
-    if float((abs(unaries) + told).max(initial=0.0)) + widest > _LARGEST_LOG[precision]:
+    # Distances of messages take the product of two
+    if max(float((abs(unaries) + told).max(initial=0.0)) + widest, 2 * most) > _LARGEST_LOG[precision]:
         return None
     return np.exp(unaries).astype(precision), tables.weights(numbers, alike, precision)
 

@@ -91,7 +91,7 @@ def in_levels(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
 
 @njit
 def tree_levels(edges, offsets, sent):
-    """Return the level of each variable and the number of levels: of trees from their roots, or none if there is a loop."""
+    """Return the level of each variable, from the roots of trees on, and the number of levels: 0 if there is a loop."""
     variables = len(offsets) - 1
     level = np.full(variables, -1, np.int32)
     if len(edges) >= variables:
@@ -253,12 +253,16 @@ def farthest(log_tables, table_of, number):
 
 @njit(nogil=True, cache=True)
 def farthest_told(log_tables, table_of, offsets, numbers, told):
-    """Write the largest log of the product of the odds that each variable can be told."""
+    """Write the largest log of the product of the odds that each variable can be told; return that of one message."""
+    most = 0.0
     for u in range(len(told)):
         total = 0.0
         for k in range(offsets[u], offsets[u + 1]):
-            total += farthest(log_tables, table_of, numbers[k] ^ 1)
+            reach = farthest(log_tables, table_of, numbers[k] ^ 1)
+            most = max(most, reach)
+            total += reach
         told[u] = total
+    return most
 
 
 @njit(nogil=True, cache=True)

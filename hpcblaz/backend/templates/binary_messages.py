@@ -14,7 +14,7 @@ from numba import njit
 from hpcblaz.bodies.messages import ROOT_TWO, damped_odds, most_odds, odds_alike, odds_any, odds_distance
 
 from .constants import INTEGER, REAL
-from .residuals import HIDE_SIGN, larger
+from .residuals import HIDE_SIGN
 
 ONE = REAL(1)
 ROOT = REAL(ROOT_TWO)
@@ -190,7 +190,7 @@ def update_units(model, first, last, messages, out, residuals, tolerance, dampin
     return above, buffers[3][0]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", forceinline=True)
 def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one unit sends, as `update_units` does, without vectors: for units of few neighbours."""
     offsets, reverse, unaries, weights = model
@@ -213,7 +213,7 @@ def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise
         old = messages[k]
         change = odds_distance(fresh, old, ROOT, ONE)
         above += 0 if change <= tolerance else 1
-        largest = larger(largest, change)
+        largest = max(largest, change)
         if len(residuals):
             residuals[k] = change
         if damping > 0:

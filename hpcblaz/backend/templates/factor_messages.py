@@ -16,7 +16,6 @@ from numba import njit
 from hpcblaz.bodies.messages import TINY, product
 
 from .constants import REAL
-from .residuals import larger
 
 
 @njit(error_model="numpy")
@@ -182,7 +181,7 @@ def answer(model, f, cavity, messages, out, residuals, tolerance, damping, maxim
             change += difference * difference
         change = np.sqrt(change)
         above += 0 if change <= tolerance else 1
-        largest = larger(largest, change)
+        largest = max(largest, change)
         if len(residuals):
             residuals[k] = change
         if len(out):
@@ -209,7 +208,7 @@ def update_knowing(model, f, cavities, messages, out, residuals, tolerance, damp
 
 @njit(error_model="numpy")
 def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
-    """Compute what some factors send; return how many messages change by more than the tolerance, and the largest change.
+    """Compute what some factors send; return how many messages change by more than the tolerance, and the most.
 
     `out` and `residuals` may be empty: nothing is written then.
     """
@@ -217,13 +216,13 @@ def update_units(model, first, last, cavities, messages, out, residuals, toleran
     for f in range(first, last):
         some, most = update_knowing(model, f, cavities, messages, out, residuals, tolerance, damping, maximise, buffers)
         above += some
-        largest = larger(largest, most)
+        largest = max(largest, most)
     return above, largest
 
 
 @njit(error_model="numpy")
 def begin_sweep(model, messages, cavities, backward):
-    """Write the products of what variables are told later in a sweep; return the products of what they were told in it."""
+    """Write the products of what variables are told later in a sweep; return those of what they were told before."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
     logs = np.empty(0, REAL)
     for v in range(len(cards)):
@@ -252,7 +251,7 @@ def sweep_level(
             model, f, cavities, messages, messages, residuals, tolerance, damping, maximise, buffers
         )
         above += some
-        largest = larger(largest, most)
+        largest = max(largest, most)
         for k in range(offsets[f], offsets[f + 1]):
             v = variables[k]
             values = known[begins[v] : begins[v + 1]]

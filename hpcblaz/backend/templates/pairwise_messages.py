@@ -12,7 +12,6 @@ from numba import njit
 from hpcblaz.bodies.messages import product
 
 from .constants import REAL
-from .residuals import larger
 
 
 @njit(error_model="numpy")
@@ -107,7 +106,7 @@ def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise
             change += difference * difference
         change = np.sqrt(change)
         above += 0 if change <= tolerance else 1
-        largest = larger(largest, change)
+        largest = max(largest, change)
         if len(residuals):
             residuals[k] = change
         if len(out):
@@ -127,7 +126,7 @@ def update_units(model, first, last, messages, out, residuals, tolerance, dampin
     for u in range(first, last):
         some, most = update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers)
         above += some
-        largest = larger(largest, most)
+        largest = max(largest, most)
     return above, largest
 
 

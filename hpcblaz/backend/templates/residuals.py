@@ -1,13 +1,17 @@
-"""The largest of residuals, of which NaN is larger than all others."""
+"""The largest of residuals, where NaN may be among them."""
 
+import numpy as np
 from numba import njit
 
-from .constants import INTEGER
+from .constants import INTEGER, REAL
 
 HIDE_SIGN = INTEGER(0x7FFFFFFF) if INTEGER(-1).nbytes == 4 else INTEGER(0x7FFFFFFFFFFFFFFF)
 
 
 @njit(error_model="numpy")
-def larger(a, b):
-    """Return the larger one, and NaN if one of them is."""
-    return b if a == a and not b <= a else a  # noqa: PLR0124  NaN is unlike itself
+def settle(above, largest, tolerance):
+    """Return the largest of residuals, from the largest number and how many are not within the tolerance.
+
+    `max` passes NaN over. It is the answer if nothing else is above the tolerance.
+    """
+    return REAL(np.nan) if above > 0 and not largest > tolerance else largest

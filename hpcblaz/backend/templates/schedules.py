@@ -12,7 +12,7 @@ from hpcblaz.bodies.messages import draw
 
 from .atomics import add_one, claim, read, step_aside
 from .constants import FORM, INTEGER, REAL
-from .residuals import HIDE_SIGN, larger
+from .residuals import HIDE_SIGN, settle
 
 if FORM == "factors":
     from .factor_messages import (
@@ -56,7 +56,7 @@ else:
     def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
         return update_row(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers)
 
-    @njit(error_model="numpy")
+    @njit(error_model="numpy", forceinline=True)  # of a chain, a level is one unit: a call would take longer
     def sweep_level(
         model, first, last, cavities, known, begins, messages, residuals, tolerance, damping, maximise, buffers
     ):
@@ -66,7 +66,7 @@ else:
         for u in range(first, last):
             some, most = update_unit(model, u, messages, messages, residuals, tolerance, damping, maximise, buffers)
             above += some
-            largest = larger(largest, most)
+            largest = max(largest, most)
         return above, largest
 
 
@@ -139,10 +139,11 @@ def flood(
         if stage % STAGES + 1 < STAGES:
             know_all(model, variable_bounds[part], variable_bounds[part + 1], here, cavities, room)
         else:
-            above[done, part], most[done, part] = update_units(
+            some, largest = update_units(
                 model, unit_bounds[part], unit_bounds[part + 1], cavities, here, there, residuals, tolerance, damping,
                 maximise, buffers,
             )  # fmt: skip
+            above[done, part], most[done, part] = some, settle(some, largest, tolerance)
         add_one(counters, 1)
 
 
@@ -165,8 +166,8 @@ def sweep(model, levels, backward, cavities, messages, residuals, tolerance, dam
                 damping, maximise, buffers,
             )  # fmt: skip
             above += some
-            most = larger(most, change)
-        left[i], largest[i] = above, most
+            most = max(most, change)
+        left[i], largest[i] = above, settle(above, most, tolerance)
         if above == 0:
             return i + 1
     return len(left)
