@@ -148,8 +148,7 @@ def _run(prepared: Prepared, propagation: Propagation, watch: Watch, steps: Iter
         _check_possible(prepared, propagation)
         status = watch.over()
         if found or status is not None:
-            propagation.compute()  # a schedule may have looked at some messages long ago
-            left, largest = propagation.measure()
+            left, largest = propagation.measure_anew()  # a schedule may have looked at some messages long ago
             watch.note(0 if left == 0 or status else propagation.count, left, largest)
             _check_possible(prepared, propagation)
             if left == 0:
@@ -170,7 +169,7 @@ def _better(prepared: Prepared, found: Propagation, watch: Watch, options: Optio
         other = found
     first, second = (_worth(prepared, propagation) for propagation in (found, other))
     best = other if second > first + _CLEARLY * max(1.0, abs(first)) else found
-    watch.note(0, *best.measure())
+    watch.note(0, *best.measure_anew())
     return best
 
 
