@@ -6,6 +6,8 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+``gpu_schedules``, ``gpu_benchmark``
+    Schedules of a GPU, and how fast it is.
 ``plotting``, ``benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``

@@ -66,7 +66,7 @@ class Pair:
         rule = (maximise, damping, 1e-4)
         self.cpu = Propagation(prepared.plan, prepared.uniform(), *rule)
         self.gpu = GpuPropagation(prepared.plan, prepared.uniform(), *rule)
-        self.tolerance = 16 * np.finfo(prepared.plan.precision).eps
+        self.tolerance = 64 * np.finfo(prepared.plan.precision).eps
 
     def do(self, name: str, *arguments: Any) -> None:
         """Do the same with both, and look whether the same came of it."""
@@ -96,7 +96,7 @@ def test_all_messages_are_those_of_the_cpu(kind: str, precision: str, maximise: 
     both.do("flood", 3)
     both.do("sweep", 2, True)
     both.do("sweep", 1, False)
-    both.do("measure_anew") if hasattr(both.cpu, "measure_anew") else both.do("compute")
+    both.do("measure_anew")
     both.do("measure")
     both.do("flood", 2)
 
