@@ -16,10 +16,22 @@ import numpy as np
 import pytest
 from cuda_kernels import build_together
 
-from hpcblaz.backend import cpu, cuda_build, cuda_report, gpu, gpu_quantised, quantised
+from hpcblaz.backend import (
+    cpu,
+    cuda_build,
+    cuda_message_report,
+    cuda_report,
+    gpu,
+    gpu_messages,
+    gpu_quantised,
+    messages,
+    quantised,
+)
 from hpcblaz.backend.blocks import BlockGrid
 from hpcblaz.backend.compile import fits_registers
 from hpcblaz.backend.payload import Numerics
+from hpcblaz.bp import FactorGraph, ising, potts
+from hpcblaz.bp.plans import prepare
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 
 compiler = pytest.mark.skipif(
@@ -178,12 +190,70 @@ def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPat
         assert found == described(cuda_report.arguments(name, precision, form)), (name, form, precision)
 
 
+@compiler
+def test_every_kernel_of_messages_compiles_without_local_memory() -> None:
+    wanted = cuda_message_report.specialisations()
+    codes = cuda_report.build_all(wanted)
+    committed = (Path(__file__).parents[1] / "docs" / "results" / "message_kernels.md").read_text()
+    for kernel, code in zip(wanted, codes, strict=True):
+        assert code.stack_bytes == code.spill_bytes == 0, kernel
+        assert code.contracted == 0, f"{kernel}: a product and a sum became one operation: not what the CPU does"
+        types = cuda_message_report.arguments(kernel.name, kernel.family, kernel.precision)
+        assert code.parameters == sum(5 + 2 * a.ndim if a.ndim else 1 for a in leaves(types)), kernel
+        assert cuda_report.tiles_at_once(kernel, code) >= gpu_messages._AT_ONCE, kernel
+        assert f"| {kernel.name} |" in committed, f"docs/results/message_kernels.md has no {kernel.name}: make it anew"
+    assert cuda_message_report.table(wanted, codes).count("\n") == len(wanted) + 2
+
+
+def test_kernels_of_messages_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: dict[tuple[str, str, str], Any] = {}
+    together = set()
+
+    def note(xp, kernel, arguments, tiles, shared, at_once=False):  # type: ignore[no-untyped-def]
+        launched[kernel.__name__, plan.family, plan.precision] = described(arguments)
+        assert shared == 0
+        if at_once:
+            together.add(kernel.__name__)
+
+    monkeypatch.setattr(gpu, "SIMULATED", True)
+    monkeypatch.setattr(gpu_messages, "SIMULATED", True)
+    monkeypatch.setattr(gpu_messages, "launch", note)
+    gpu.array_module.cache_clear()
+    table = np.ones((2, 2, 2))
+    models = [(ising(3, 1.0), "float32"), (ising(3, 1.0), "float64"), (potts(3, 3, 1.0), "float64"),
+              (FactorGraph.from_tables([2, 2, 2], [((0, 1, 2), table)]), "float64")]  # fmt: skip
+    try:
+        for model, precision in models:
+            prepared = prepare(model, precision)
+            plan = prepared.plan
+            found = gpu_messages.GpuPropagation(plan, prepared.uniform(), False, 0.0, 1e-4)
+            monkeypatch.setattr(gpu_messages, "SIMULATED", False)
+            found._widest, found._processors = 10**6, 100
+            found.sweep(1, True)
+            monkeypatch.setattr(gpu_messages, "SIMULATED", True)
+            found.compute()
+            found.measure()
+            found.send_drawn(0.5, 0)
+            found.send_largest(3)
+    finally:
+        gpu.array_module.cache_clear()
+    assert together == {"sweep"}
+    assert {(name, family, precision) for name, family, precision in launched} >= {
+        (kernel.name, kernel.family, kernel.precision) for kernel in cuda_message_report.specialisations()
+    }
+    for (name, family, precision), types in launched.items():
+        assert types == described(cuda_message_report.arguments(name, family, precision)), (name, family, precision)
+
+
 def test_both_backends_have_the_same_drivers() -> None:
     shared = {"encode", "encode_fixed", "decode", "total", "moments", "products", "block_moments", "combine"}
     shared |= {"combine_fixed", "value_range", "array_module", "asarray", "asnumpy", "stage", "zeros"}
     for name in shared:
         assert callable(getattr(cpu, name))
         assert callable(getattr(gpu, name))
+    for name in ("compute", "measure", "flood", "sweep", "send_drawn", "send_largest", "afresh"):
+        assert callable(getattr(messages.Propagation, name))
+        assert callable(getattr(gpu_messages.GpuPropagation, name))
 
 
 def names_of(module: Path, roots: set[str]) -> set[tuple[str, ...]]:
@@ -217,5 +287,6 @@ def test_every_name_of_cupy_exists() -> None:
                 break
     for part in ("max_dynamic_shared_size_bytes",):
         assert hasattr(cupy.RawKernel, part)
+    assert "enable_cooperative_groups" in (cupy.RawModule.__doc__ or "")
     for part in ("compute_capability", "attributes", "use", "__enter__"):
         assert hasattr(cupy.cuda.Device, part)

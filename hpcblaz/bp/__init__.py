@@ -10,6 +10,8 @@
     How far answers are from each other.
 ``batches``, ``batch_plans``, ``parity``
     Many models of one shape at once; codes without tables.
+``gpu_schedules``, ``gpu_benchmark``
+    Schedules of a GPU, and how fast it is.
 ``plotting``, ``benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``

@@ -11,6 +11,7 @@ from hpcblaz.backend.threads import thread_count
 from hpcblaz.bp.benchmark import Settings, run
 from hpcblaz.bp.benchmark_pictures import draw_convergence, draw_quality
 from hpcblaz.bp.tokens import write_text
+from hpcblaz.cli import bp_bench_gpu
 from hpcblaz.cli.bench import machine
 from hpcblaz.cli.bp_bench_tables import markdown, tables
 from hpcblaz.cli.console import Console
@@ -30,6 +31,7 @@ def register(actions: Any) -> None:
         "from exact ones, schedule by schedule, beside other programs in the same run.",
     )
     parser.add_argument("--quick", action="store_true", help="small models and few of them: a trial in seconds")
+    parser.add_argument("--gpu", action="store_true", help="only measure messages a second, on a GPU")
     parser.add_argument("--threads", type=int, metavar="N", help="default: 2, or what there is")
     parser.add_argument(
         "--time-limit", type=float, default=3.0, metavar="S", help="seconds a model may take; default: 3"
@@ -53,6 +55,9 @@ def register(actions: Any) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     console = Console(world())
     _check(arguments, console)
+    if arguments.gpu:
+        _save(console, bp_bench_gpu.measure(console, arguments.quick, arguments.json != _PRINT), arguments.json)
+        return 0
     begin = time.perf_counter()
     threads = min(2, thread_count()) if arguments.threads is None else arguments.threads
     settings = Settings(
@@ -74,17 +79,14 @@ def _run(arguments: argparse.Namespace) -> int:
         f"{arguments.time_limit:g} s; measured in {head['seconds']:.0f} s"
     )
     peers = "; ".join(f"{name}: {version}" for name, version in found["peers"].items())
-    if arguments.json == _PRINT:
-        console.data(document)
-    else:
+    if arguments.json != _PRINT:
         for title, rows in tables(found):
             console.line(f"{title}:")
             console.line()
             console.table(rows)
             console.line()
         console.line(where + (f"; {peers}" if peers else ""))
-        if arguments.json is not None:
-            write_text(arguments.json, json.dumps(document, indent=1) + "\n")
+    _save(console, document, arguments.json)
     if arguments.report is not None:
         parts = [markdown(title, rows) for title, rows in tables(found)]
         write_text(arguments.report, "\n".join([where + (f"; {peers}" if peers else "") + ".", "", *parts]))
@@ -93,6 +95,14 @@ def _run(arguments: argparse.Namespace) -> int:
         if any(row["error"] is not None for row in found["quality"]):
             draw_quality(found["quality"], arguments.plot / "bp_quality.png")
     return 0
+
+
+def _save(console: Console, document: dict[str, Any], path: Path | None) -> None:
+    """Print the document, or write it to a file."""
+    if path == _PRINT:
+        console.data(document)
+    elif path is not None:
+        write_text(path, json.dumps(document, indent=1) + "\n")
 
 
 def _check(arguments: argparse.Namespace, console: Console) -> None:

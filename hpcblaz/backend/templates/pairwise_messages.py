@@ -62,11 +62,12 @@ def behind(model, u, messages, after):
 
 
 @njit(error_model="numpy")
-def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
-    """Compute what one unit sends."""
+def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what one unit sends; see `update_units`."""
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
     after, work, result = buffers
     states = state_offsets[u + 1] - state_offsets[u]
+    above, largest = 0, REAL(0)
     behind(model, u, messages, after)
     before, cavity = work[:states], work[states : 2 * states]
     before[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
@@ -103,16 +104,30 @@ def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
             told[y] = product(told[y], scale)
             difference = told[y] - messages[begin + y]
             change += difference * difference
-        residuals[k] = np.sqrt(change)
-        for y in range(width):
-            out[begin + y] = told[y] + damping * (messages[begin + y] - told[y])
+        change = np.sqrt(change)
+        above += 0 if change <= tolerance else 1
+        largest = max(largest, change)
+        if len(residuals):
+            residuals[k] = change
+        if len(out):
+            for y in range(width):
+                out[begin + y] = told[y] + damping * (messages[begin + y] - told[y])
+    return above, largest
 
 
 @njit(error_model="numpy")
-def update_units(model, first, last, messages, out, residuals, damping, maximise, buffers):
-    """Compute what some units send; `out` may be `messages` if the units are no neighbours of each other."""
+def update_units(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what some units send; return how many messages change by more than the tolerance, and the largest change.
+
+    `out` may be `messages` if the units are no neighbours of each other. It and `residuals` may be empty: nothing is
+    written then.
+    """
+    above, largest = 0, REAL(0)
     for u in range(first, last):
-        update_unit(model, u, messages, out, residuals, damping, maximise, buffers)
+        some, most = update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers)
+        above += some
+        largest = max(largest, most)
+    return above, largest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
