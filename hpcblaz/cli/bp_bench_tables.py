@@ -103,14 +103,15 @@ def _milliseconds(seconds: float | None) -> str:
 
 
 def _errors(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the errors, and by how much that of auto exceeds the least one of all other schedules."""
+    """Return the errors, and that of auto over the least one of the other schedules that converged."""
     table = _by_model(rows, "error", ".2g")
     table[0].append("auto / best")
     for line in table[1:]:
-        errors = {row["schedule"]: row["error"] for row in rows if row["model"] == line[0]}
-        others = [error for who, error in errors.items() if who != "auto" and error is not None]
-        good = others and errors["auto"] is not None and 0 < min(others) < _GOOD
-        line.append(f"{errors['auto'] / min(others):.3g}" if good else "")
+        ours = [row for row in rows if row["model"] == line[0] and row["error"] is not None]
+        auto = [row["error"] for row in ours if row["schedule"] == "auto"]
+        others = [row["error"] for row in ours if row["schedule"] != "auto" and row["status"] == "converged"]
+        good = auto and others and 0 < min(others) < _GOOD
+        line.append(f"{auto[0] / min(others):.3g}" if good else "")
     return table
 
 
