@@ -194,9 +194,9 @@ def infer_batch(
     damping : float
         How much of an old message stays, at least 0 and below 1.
     max_iterations : int
-        Where to stop a member. In an iteration every message is sent once.
+        Where to stop a member. In an iteration every message is sent once; a sweep forward and back are two.
     time_limit : float, optional
-        Seconds after which to stop all members.
+        Seconds after which to stop all members; each is given one iteration.
     precision : {'float32', 'float64'}
         Of the messages of models of binary variables whose tables have no zero, or are parities. All others are
         float64, and so are these where float32 might overflow.
@@ -349,6 +349,7 @@ def _result(
     with nullcontext() if threads is None else use_threads(threads):
         outcome = propagate(prepared.plan, rule, np.flatnonzero(trouble == 0).tolist())
     outcome.status[trouble > 0] = CONTRADICTION
+    outcome.beliefs[trouble > 0] = 1  # nothing was computed
     outcome.trouble[trouble > 0] = trouble[trouble > 0]
     if contradictions == "raise" and outcome.trouble.any():
         member = int(np.flatnonzero(outcome.trouble)[0])
