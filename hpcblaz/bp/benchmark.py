@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from hpcblaz.backend.threads import threads
+from hpcblaz.bp import ldpc_benchmark
 from hpcblaz.bp.benchmark_memory import measure_memory
 from hpcblaz.bp.benchmark_peers import Peers, difference
 from hpcblaz.bp.benchmark_quality import quality
@@ -34,8 +35,8 @@ def run(settings: Settings) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``rates``, ``memory``, ``cases`` and ``quality``: lists of what `Rate`, `Memory`, `Case` and `Quality` hold; and
-        ``peers``, the versions of other programs.
+        ``rates``, ``memory``, ``cases`` and ``quality``: lists of what `Rate`, `Memory`, `Case` and `Quality` hold;
+        ``decoding``, what :func:`hpcblaz.bp.ldpc_benchmark.rates` returns; and ``peers``, the versions of other programs.
 
     Raises
     ------
@@ -52,6 +53,7 @@ def run(settings: Settings) -> dict[str, Any]:
         found: dict[str, Any] = {"peers": peers.versions}
         found["rates"] = [asdict(rate) for rate in _rates(settings, peers)]
         found["memory"] = [asdict(row) | {"bytes_a_state": row.bytes_a_state} for row in _memory(settings)]
+        found["decoding"] = ldpc_benchmark.rates(settings)
         found["cases"] = [asdict(case) for case in _cases(settings, peers)]
         found["quality"] = [asdict(row) for row in quality(settings)]
     return found

@@ -1,17 +1,15 @@
 """How many bits of a code are decoded a second, and how many messages that takes."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from hpcblaz.backend.threads import threads
 from hpcblaz.bp.batches import decode
+from hpcblaz.bp.benchmark_rows import Settings
 from hpcblaz.bp.codes import channel, parity_checks
 from hpcblaz.bp.parity import ParityChecks
-
-if TYPE_CHECKING:
-    from hpcblaz.bp.benchmark import Settings
 
 __all__ = ["noise_of", "rates"]
 
@@ -38,14 +36,14 @@ def noise_of(decibels: float, rate: float) -> float:
     return 1 / math.sqrt(2 * rate * 10 ** (decibels / 10))
 
 
-def rates(settings: "Settings") -> list[dict[str, Any]]:
+def rates(settings: Settings) -> list[dict[str, Any]]:
     """Measure the decoding of a regular code, with three checks a bit and six bits a check.
 
     Words are received over Gaussian noise and decoded until they are code words, 50 iterations at most.
 
     Parameters
     ----------
-    settings : hpcblaz.bp.benchmark.Settings
+    settings : hpcblaz.bp.benchmark_rows.Settings
         `quick`, `threads` and `say` are looked at.
 
     Returns

@@ -23,6 +23,7 @@ def tables(found: Mapping[str, Any]) -> Iterator[tuple[str, Table]]:
     yield "Millions of messages a second", _rates(found["rates"])
     if found["memory"]:
         yield "Memory at the peak, in a process of its own", _memory(found["memory"])
+    yield "Bits decoded a second", _decoding(found["decoding"])
     yield (
         "Models that converged, and medians over these: milliseconds in all, without putting the model in order, and "
         "iterations; the difference of marginals from those of auto",
@@ -51,6 +52,26 @@ def markdown(title: str, rows: Table) -> str:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|---|" + "---:|" * (len(rows[0]) - 1))
     return "\n".join([f"### {title}", "", *lines, ""])
+
+
+def _decoding(rows: Sequence[Mapping[str, Any]]) -> Table:
+    titles = ["code", "Eb/N0, dB", "task", "schedule", "words at once", "million bits a second", "iterations", "errors"]
+    return [
+        titles,
+        *(
+            [
+                row["code"],
+                f"{row['decibels']:g}",
+                row["task"],
+                row["schedule"],
+                str(row["batch"]),
+                f"{row['bits_per_second'] / 1e6:.3g}",
+                f"{row['iterations']:.1f}",
+                f"{round(row['frame_errors'] * row['frames'])} of {row['frames']} words",
+            ]
+            for row in rows
+        ),
+    ]
 
 
 def _rates(rows: Sequence[Mapping[str, Any]]) -> Table:

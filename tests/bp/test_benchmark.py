@@ -94,7 +94,7 @@ def rows() -> dict[str, Any]:
     qualities = [replace(one, schedule=schedule, error=0.02) for schedule in SCHEDULES[1:]]
     qualities[0] = replace(qualities[0], status="iterations", log10_partition=None)
     return {
-        "rates": [], "memory": [], "cases": [asdict(case) for case in cases],
+        "rates": [], "memory": [], "decoding": [], "cases": [asdict(case) for case in cases],
         "quality": [asdict(row) for row in [one, *qualities]],
     }  # fmt: skip
 

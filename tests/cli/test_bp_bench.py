@@ -62,6 +62,7 @@ def test_what_is_measured(capsys: Output, folder: Path) -> None:
     found = json.loads(Path("bp.json").read_text())
     assert all(rate["messages_per_second"] > 0 for rate in found["rates"])
     assert all(row["message_states"] == 4 * 2 * 60 * 59 and row["bytes_a_state"] > 4 for row in found["memory"])
+    assert all(row["bits_per_second"] > 0 and row["frame_errors"] < 1 for row in found["decoding"])
     cases = {(case["models"], case["who"]): case for case in found["cases"]}
     sets = dict.fromkeys(models for models, _ in cases)
     assert len(sets) == 5
