@@ -36,7 +36,8 @@ def run(settings: Settings) -> dict[str, Any]:
     -------
     dict
         ``rates``, ``memory``, ``cases`` and ``quality``: lists of what `Rate`, `Memory`, `Case` and `Quality` hold;
-        ``decoding``, what :func:`hpcblaz.bp.ldpc_benchmark.rates` returns; and ``peers``, the versions of other programs.
+        ``decoding``, what :func:`hpcblaz.bp.ldpc_benchmark.rates` returns; and ``peers``, the versions of other
+        programs.
 
     Raises
     ------
