@@ -120,9 +120,11 @@ def infer(
         count = propagation.count
         if schedule == "auto" and status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL:
             propagation = _better(prepared, propagation, watch, options)
+        messages = propagation.messages
+        del propagation  # and what only schedules need
         return Inference(
             prepared=prepared,
-            messages=propagation.messages,
+            messages=messages,
             task=task,
             schedule=schedule,
             status=status,
