@@ -46,7 +46,7 @@ def integer_array(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -
 
 
 def compact(array: Integers) -> NDArray[Any]:
-    """Return integers of 0 or greater, increasing or not, as uint32 if they fit, to take half the memory.
+    """Return integers of 0 or greater as uint32 if they fit, to take half the memory.
 
     Parameters
     ----------

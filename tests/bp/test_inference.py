@@ -236,7 +236,7 @@ def test_variables_with_many_neighbours(schedule: str) -> None:
         assert result.converged
         assert result.marginal(0).tolist() == [1.0, 0.0, 0.0]
         np.testing.assert_allclose(result.marginal(9), tables[8, 0] / tables[8, 0].sum(), rtol=0, atol=1e-12)
-        assert result.log_partition == pytest.approx(np.log(told[:, 0]).sum(), rel=1e-12)
+        assert result.log_partition == pytest.approx(np.log(told[:, 0]).sum(), abs=1e-9)
 
 
 def test_contradictions_are_named() -> None:

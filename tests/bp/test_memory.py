@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ def arrays_of(thing: Any) -> list[np.ndarray]:
         return [thing]
     if isinstance(thing, (tuple, list)):
         return [array for item in thing for array in arrays_of(item)]
-    return arrays_of(list(vars(thing).values())) if hasattr(thing, "__dict__") else []
+    if dataclasses.is_dataclass(thing) or isinstance(thing, Propagation):
+        return arrays_of(list(vars(thing).values()))
+    return []
 
 
 @pytest.mark.parametrize("tables", ["alike", "any"])
