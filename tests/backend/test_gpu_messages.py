@@ -175,9 +175,10 @@ def test_auto_sends_at_random_and_damps_where_sweeps_get_nowhere() -> None:
     tables = 4.0 * np.array([[-1.0, 1.0], [1.0, -1.0]])[None].repeat(3, axis=0)
     edges = [[0, 1], [1, 2], [2, 0]]
     triangle = PairwiseModel.from_tables([[0.3, 0.0], [0.0, 0.1], [0.0, 0.0]], edges, tables, log=True)
-    found = infer(triangle, device="gpu", max_iterations=45, tolerance=0.3)
-    sweeps = np.diff(found.history.updates) == 6
-    assert sweeps[:30].all() and not sweeps.all()
+    found = infer(triangle, device="gpu", max_iterations=40)
+    assert found.status == "iterations"
+    sent = np.diff(found.history.updates)
+    assert (sent[:31] == 6).all() and (sent[31:-1] < 6).any()  # 32 sweeps, and then a part at a time
 
 
 def test_what_has_no_place_on_a_gpu_is_refused() -> None:

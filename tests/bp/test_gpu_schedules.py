@@ -19,7 +19,7 @@ class InARow(Propagation):
 
     def send_drawn_often(self, rounds: int, low: float, high: float, seed: int, before: int, left: int) -> Any:
         sent, lefts, most = [], [], []
-        for _ in range(min(rounds, 32)):
+        for _ in range(min(rounds, 16)):
             sent.append(self.send_drawn(high if left < 0.9 * before else low, seed))
             before, (left, largest) = left, self.measure()
             lefts.append(left)
