@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hpcblaz.backend import gpu
 from hpcblaz.backend.compile import cuda_kernel
 from hpcblaz.backend.gpu_launch import SIMULATED, launch
-from hpcblaz.backend.messages import Integers, Plan
+from hpcblaz.backend.message_plans import Integers, Plan
 from hpcblaz.bodies.records import TILE
 
 _WAVES = 32  # tiles of threads for each multiprocessor
