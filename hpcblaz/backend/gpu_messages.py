@@ -110,6 +110,11 @@ class GpuPropagation:
         return len(self.plan.numbers)
 
     @property
+    def tolerance(self) -> float:
+        """Residuals up to it are none."""
+        return float(self._tolerance)
+
+    @property
     def trouble(self) -> int | None:
         """A unit (of factors: a variable) whose states are all impossible, if one was met."""
         if self._unread is not None:

@@ -64,6 +64,12 @@ class Plan:
         return len(self.graph.offsets) - 1
 
     @property
+    def most_told(self) -> int:
+        """How many messages a variable is told at the most."""
+        offsets = self.graph.listener_offsets if self.family == "factors" else self.graph.offsets
+        return int(np.diff(offsets).max(initial=0))
+
+    @property
     def places(self) -> Integers:
         """Where each message begins, and where the last one ends."""
         if self.family == "binary":
@@ -100,7 +106,7 @@ class BinaryTables(NamedTuple):
     """Tables of two by two, as logarithms of all their entries: edge e has table table_of[e]."""
 
     log_tables: NDArray[np.float64]
-    table_of: Integers
+    table_of: NDArray[Any]
 
     def look(self) -> tuple[bool, bool, float]:
         """Return whether all entries are finite, whether all tables are 1 where states are alike, and the widest ratio.

@@ -57,7 +57,7 @@ class Propagation:
 
     def afresh(self, messages: NDArray[Any]) -> "Propagation":
         """Return other messages under the same rules, without damping."""
-        return Propagation(self.plan, messages, self.maximise, 0.0, float(self._tolerance))
+        return Propagation(self.plan, messages, self.maximise, 0.0, self.tolerance)
 
     @cached_property
     def fresh(self) -> NDArray[Any]:
@@ -81,6 +81,11 @@ class Propagation:
     def maximise(self) -> bool:
         """Largest products instead of their sums."""
         return self._rule[0]
+
+    @property
+    def tolerance(self) -> float:
+        """Residuals up to it are none."""
+        return float(self._tolerance)
 
     @property
     def damping(self) -> float:
@@ -188,9 +193,9 @@ class Propagation:
         return int(sent)
 
     @cached_property
-    def _heard(self) -> Integers:
-        """The stamp of the last step in which each unit was told something."""
-        return np.full(self.plan.units, -1, np.int64)
+    def _heard(self) -> NDArray[np.uint32]:
+        """The stamp of the last step in which each unit was told something, 0 if there was none."""
+        return np.zeros(self.plan.units, np.uint32)
 
     @cached_property
     def _trees(self) -> Integers:

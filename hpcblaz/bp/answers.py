@@ -30,11 +30,14 @@ def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
         If every state of a variable is impossible.
     """
     if prepared.plan.family == "binary":
-        logs = _log_beliefs(prepared, messages)
-        found = np.empty(logs.shape)
+        told = backend.log_odds_told(prepared.plan, messages, prepared.variable_of)
+        logs = _pairwise(prepared).log_unaries
+        told += logs[1::2]
+        told -= logs[::2]
+        found = np.empty((told.size, 2))
+        found[:, 0] = told
+        np.negative(told, out=found[:, 1])
         with np.errstate(over="ignore"):  # beyond the range of float64 the other state is certain
-            np.subtract(logs[:, 1], logs[:, 0], out=found[:, 0])
-            np.negative(found[:, 0], out=found[:, 1])
             np.exp(found, out=found)
         found += 1
         np.reciprocal(found, out=found)

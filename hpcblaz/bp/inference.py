@@ -129,9 +129,11 @@ def infer(
         first = status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL
         if schedule == "auto" and device == "cpu" and first:
             propagation = _better(prepared, propagation, watch, options)
+        messages = asnumpy(propagation.messages)
+        del propagation  # and what only schedules need
         return Inference(
             prepared=prepared,
-            messages=asnumpy(propagation.messages),
+            messages=messages,
             task=task,
             schedule=schedule,
             status=status,

@@ -149,15 +149,21 @@ def _odds(
         return None
     told, most = tables.farthest_told(offsets, numbers)
     pairs = model.log_unaries.reshape(-1, 2)
-    with np.errstate(invalid="ignore"):
-        unaries = (pairs[:, 1] - pairs[:, 0])[order]
+    unaries = (pairs[:, 1] - pairs[:, 0])[order]
     # Beyond that, one state is certain but for rounding, whatever a variable is told
     certain = told + (2 * widest + _NEGLIGIBLE_LOG[precision])
-    np.clip(unaries, -certain, certain, out=unaries)
+    np.minimum(unaries, certain, out=unaries)
+    np.negative(certain, out=certain)
+    np.maximum(unaries, certain, out=unaries)
+    np.abs(unaries, out=certain)
+    told += certain
     # Distances of messages take the product of two
-    if max(float((abs(unaries) + told).max(initial=0.0)) + widest, 2 * most) > _LARGEST_LOG[precision]:
+    if max(float(told.max(initial=0.0)) + widest, 2 * most) > _LARGEST_LOG[precision]:
         return None
-    return np.exp(unaries).astype(precision), tables.weights(numbers, alike, precision)
+    np.exp(unaries, out=unaries)
+    odds = unaries.astype(precision)
+    del unaries, told, certain  # before the largest arrays are made
+    return odds, tables.weights(numbers, alike, precision)
 
 
 def _relative(model: PairwiseModel) -> Floats:
