@@ -18,8 +18,9 @@ from hpcblaz.backend.compile import kernel
 from hpcblaz.backend.threads import map_ranges
 
 _SAMPLES_A_THREAD = 1 << 14  # fewer are not worth another thread
-_PATCH_SAMPLES = 1 << 20  # samples of patches that are in memory at a time
+_PATCH_SAMPLES = 1 << 17  # samples of patches that are made at a time: they stay in the cache of a core
 _LARGE_PLANE = 64  # outputs of an image from which its product with a matrix is worth a call
+_PRECISIONS = {np.dtype(name): name for name in ("float32", "float64")}
 
 Array = Any
 
@@ -83,10 +84,10 @@ class Window:
 
 def _kernels(*arrays: Array) -> Any:
     """Return the compiled loops for some arrays, None if there are none for them."""
-    kind = arrays[0].dtype
-    if kind.name not in ("float32", "float64") or any(type(x) is not np.ndarray or x.dtype != kind for x in arrays):
+    precision = _PRECISIONS.get(arrays[0].dtype)
+    if precision is None or any(type(x) is not np.ndarray or x.dtype != arrays[0].dtype for x in arrays):
         return None
-    return kernel("networks", (1, 1, 1, 1), "identity", kind.name, "binary")
+    return kernel("networks", (1, 1, 1, 1), "identity", precision, "binary")
 
 
 def _spread(function: Any, count: int, size: int, *arguments: Any) -> None:
@@ -114,14 +115,41 @@ def _parts(window: Window, outputs: tuple[int, int]) -> Any:
         )
 
 
+def _runs(x: Array, window: Window) -> bool:
+    """Say whether patches are made of runs, whose lines are as long as those of the padded images."""
+    return window.strides == (1, 1) and _kernels(x) is not None
+
+
+def _shifts(window: Window, width: int) -> Array:
+    """Return where the run of each sample of a patch begins."""
+    rows, columns = (d * np.arange(k) for d, k in zip(window.dilations, window.kernel, strict=True))
+    return (rows[:, None] * width + columns).reshape(-1)
+
+
+def _line(width: int, window: Window) -> int:
+    """Return the length of a line of padded images."""
+    return width + window.before[1] + window.after[1]
+
+
 def _patches(x: Array, window: Window) -> Array:
-    """Return the patches of images, of shape (channels, rows, columns, images, output rows, output columns)."""
+    """Return the patches of images, of shape (channels, rows, columns, images, output rows, output columns).
+
+    There may be more columns than the output has; what they hold is of no meaning, but finite where images are.
+    """
     outputs = window.outputs(x.shape[2:])
     xp = array_module(x)
-    patches = xp.empty((x.shape[1], *window.kernel, len(x), *outputs), x.dtype)
+    images, channels = x.shape[:2]
+    if _runs(x, window):
+        padded = x if window.before == window.after == (0, 0) else _padded(x, window)
+        patches = np.empty((channels, *window.kernel, images, outputs[0], padded.shape[3]), x.dtype)
+        runs = patches.reshape(channels, math.prod(window.kernel), images, outputs[0] * padded.shape[3])
+        planes = padded.reshape(images, channels, -1)
+        _spread(_kernels(x).gather_runs, images, patches.size, planes, runs, _shifts(window, padded.shape[3]))
+        return patches
+    patches = xp.empty((channels, *window.kernel, images, *outputs), x.dtype)
     loops = _kernels(x)
     if loops is not None:
-        _spread(loops.gather_patches, len(x), patches.size, x, patches, window.geometry)
+        _spread(loops.gather_patches, images, patches.size, x, patches, window.geometry)
         return patches
     padded = _padded(x, window)
     for (i, j), (rows, columns) in _parts(window, outputs):
@@ -130,19 +158,37 @@ def _patches(x: Array, window: Window) -> Array:
 
 
 def _scattered(patches: Array, shape: tuple[int, ...], window: Window) -> Array:
-    """Return the adjoint of `_patches`."""
+    """Return the adjoint of `_patches`; columns that the output does not have hold zeros."""
     xp = array_module(patches)
-    loops = _kernels(patches)
-    if loops is not None:
-        x = np.empty(shape, patches.dtype)
-        _spread(loops.scatter_patches, len(x), patches.size, x, patches, window.geometry)
-        return x
     (top, left), (bottom, right) = window.before, window.after
     images, channels, height, width = shape
-    x = xp.zeros((images, channels, height + top + bottom, width + left + right), patches.dtype)
+    whole = (images, channels, height + top + bottom, width + left + right)
+    inner = (slice(None), slice(None), slice(top, top + height), slice(left, left + width))
+    loops = _kernels(patches)
+    if _runs(patches, window):
+        x = np.empty(whole, patches.dtype)
+        runs = patches.reshape(channels, math.prod(window.kernel), images, -1)
+        planes = x.reshape(images, channels, -1)
+        _spread(loops.scatter_runs, images, patches.size, planes, runs, _shifts(window, whole[3]))
+        return x[inner]
+    if loops is not None:
+        x = np.empty(shape, patches.dtype)
+        _spread(loops.scatter_patches, images, patches.size, x, patches, window.geometry)
+        return x
+    x = xp.zeros(whole, patches.dtype)
     for (i, j), (rows, columns) in _parts(window, patches.shape[4:]):
         x[:, :, rows, columns] += patches[:, i, j].swapaxes(0, 1)
-    return x[:, :, top : top + height, left : left + width]
+    return x[inner]
+
+
+def _lines(gradient: Array, width: int, groups: int, window: Window) -> Array:
+    """Return gradients of a result as the rows of a matrix for each group, with as many columns as patches have."""
+    images, outputs, height, columns = gradient.shape
+    if not _runs(gradient, window):
+        return gradient.swapaxes(0, 1).reshape(groups, outputs // groups, -1)
+    rows = np.zeros((outputs, images, height, _line(width, window)), gradient.dtype)
+    rows[..., :columns] = gradient.swapaxes(0, 1)
+    return rows.reshape(groups, outputs // groups, -1)
 
 
 def _image_ranges(images: int, samples: int) -> list[slice]:
@@ -186,9 +232,10 @@ def convolve(x: Array, weights: Array, window: Window, groups: int = 1) -> Array
         return xp.matmul(matrices, planes).reshape(images, outputs, *size)
     result = xp.empty((images, outputs, *size), x.dtype)
     for part in _image_ranges(images, channels * math.prod(window.kernel) * math.prod(size)):
-        patches = _patches(x[part], window).reshape(groups, matrices.shape[2], -1)
-        products = xp.matmul(matrices, patches).reshape(outputs, -1, *size)
-        result[part] = products.swapaxes(0, 1)
+        patches = _patches(x[part], window)
+        products = xp.matmul(matrices, patches.reshape(groups, matrices.shape[2], -1))
+        products = products.reshape(outputs, *patches.shape[3:])
+        result[part] = products[..., : size[1]].swapaxes(0, 1)
     return result
 
 
@@ -225,9 +272,10 @@ def convolve_adjoint(gradient: Array, weights: Array, shape: tuple[int, ...], wi
         return xp.matmul(matrices, gradient.reshape(images, groups, outputs // groups, math.prod(size))).reshape(shape)
     result = xp.empty(shape, gradient.dtype)
     for part in _image_ranges(images, channels * math.prod(window.kernel) * math.prod(size)):
-        rows = gradient[part].swapaxes(0, 1).reshape(groups, outputs // groups, -1)
-        patches = xp.matmul(matrices, rows).reshape(channels, *window.kernel, -1, *size)
-        result[part] = _scattered(patches, (patches.shape[3], *shape[1:]), window)
+        some = gradient[part]
+        patches = xp.matmul(matrices, _lines(some, shape[3], groups, window))
+        patches = patches.reshape(channels, *window.kernel, len(some), size[0], -1)
+        result[part] = _scattered(patches, (len(some), *shape[1:]), window)
     return result
 
 
@@ -260,8 +308,7 @@ def convolve_weights(gradient: Array, x: Array, shape: tuple[int, ...], window: 
     total = xp.zeros((groups, outputs // groups, math.prod(shape[1:])), x.dtype)
     for part in _image_ranges(len(x), x.shape[1] * math.prod(window.kernel) * math.prod(size)):
         patches = _patches(x[part], window).reshape(groups, total.shape[2], -1)
-        rows = gradient[part].swapaxes(0, 1).reshape(groups, outputs // groups, -1)
-        total += xp.matmul(rows, patches.swapaxes(1, 2))
+        total += xp.matmul(_lines(gradient[part], x.shape[3], groups, window), patches.swapaxes(1, 2))
     return total.reshape(shape)
 
 

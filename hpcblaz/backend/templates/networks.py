@@ -49,14 +49,14 @@ def gather_patches(start, stop, images, patches, geometry):
                             continue
                         for x in range(first):
                             line[x] = ZERO
-                        source = images[n, c, v]
-                        u = first * stride_x + j * step_x - pad_x
+                        middle = line[first:last]
+                        source = images[n, c, v, first * stride_x + j * step_x - pad_x :]
                         if stride_x == 1:
-                            for x in range(last - first):
-                                line[first + x] = source[u + x]
+                            for x in range(len(middle)):
+                                middle[x] = source[x]
                         else:
-                            for x in range(last - first):
-                                line[first + x] = source[u + x * stride_x]
+                            for x in range(len(middle)):
+                                middle[x] = source[x * stride_x]
                         for x in range(last, out_width):
                             line[x] = ZERO
 
@@ -78,15 +78,52 @@ def scatter_patches(start, stop, images, patches, geometry):
                         v = y * stride_y + i * step_y - pad_y
                         if v < 0 or v >= height:
                             continue
-                        line = source[y]
-                        target = images[n, c, v]
-                        u = first * stride_x + j * step_x - pad_x
+                        middle = source[y, first:last]
+                        target = images[n, c, v, first * stride_x + j * step_x - pad_x :]
                         if stride_x == 1:
-                            for x in range(last - first):
-                                target[u + x] += line[first + x]
+                            for x in range(len(middle)):
+                                target[x] += middle[x]
                         else:
-                            for x in range(last - first):
-                                target[u + x * stride_x] += line[first + x]
+                            for x in range(len(middle)):
+                                target[x * stride_x] += middle[x]
+
+
+@njit(error_model="numpy", nogil=True)
+def gather_runs(start, stop, planes, patches, shifts):
+    """Write patches[channel, k, image], as long a run of a plane as there is, from shifts[k] on, then zeros.
+
+    With strides of 1, all outputs of a plane read a sample of their patches in one run, if the lines of outputs are as
+    long as those of the plane: what is beyond the end of a line is of no meaning.
+    """
+    channels, size = planes.shape[1:]
+    for n in range(start, stop):
+        for c in range(channels):
+            for k in range(len(shifts)):
+                target = patches[c, k, n]
+                source = planes[n, c, shifts[k] :]
+                count = min(len(target), size - shifts[k])
+                within = target[:count]
+                for x in range(len(within)):
+                    within[x] = source[x]
+                beyond = target[count:]
+                for x in range(len(beyond)):
+                    beyond[x] = ZERO
+
+
+@njit(error_model="numpy", nogil=True)
+def scatter_runs(start, stop, planes, patches, shifts):
+    """Add up runs where they came from: the adjoint of `gather_runs`."""
+    channels, size = planes.shape[1:]
+    for n in range(start, stop):
+        for c in range(channels):
+            plane = planes[n, c]
+            for x in range(len(plane)):
+                plane[x] = ZERO
+            for k in range(len(shifts)):
+                target = planes[n, c, shifts[k] :]
+                within = patches[c, k, n, : size - shifts[k]]
+                for x in range(len(within)):
+                    target[x] += within[x]
 
 
 @njit(error_model="numpy", nogil=True)
@@ -106,17 +143,17 @@ def convolve_channels(start, stop, images, weights, result, geometry):
                 v = y * stride_y + i * step_y - pad_y
                 if v < 0 or v >= height:
                     continue
-                source = images[n, c, v]
                 for j in range(columns):
                     weight = weights[o, i, j]
                     first, last = inside(j * step_x - pad_x, stride_x, width, out_width)
-                    u = first * stride_x + j * step_x - pad_x
+                    middle = line[first:last]
+                    source = images[n, c, v, first * stride_x + j * step_x - pad_x :]
                     if stride_x == 1:
-                        for x in range(last - first):
-                            line[first + x] += weight * source[u + x]
+                        for x in range(len(middle)):
+                            middle[x] += weight * source[x]
                     else:
-                        for x in range(last - first):
-                            line[first + x] += weight * source[u + x * stride_x]
+                        for x in range(len(middle)):
+                            middle[x] += weight * source[x * stride_x]
 
 
 @njit(error_model="numpy", nogil=True)
@@ -136,17 +173,17 @@ def spread_channels(start, stop, images, weights, result, geometry):
                     v = y * stride_y + i * step_y - pad_y
                     if v < 0 or v >= height:
                         continue
-                    target = images[n, c, v]
                     for j in range(columns):
                         weight = weights[o, i, j]
                         first, last = inside(j * step_x - pad_x, stride_x, width, out_width)
-                        u = first * stride_x + j * step_x - pad_x
+                        middle = line[first:last]
+                        target = images[n, c, v, first * stride_x + j * step_x - pad_x :]
                         if stride_x == 1:
-                            for x in range(last - first):
-                                target[u + x] += weight * line[first + x]
+                            for x in range(len(middle)):
+                                target[x] += weight * middle[x]
                         else:
-                            for x in range(last - first):
-                                target[u + x * stride_x] += weight * line[first + x]
+                            for x in range(len(middle)):
+                                target[x * stride_x] += weight * middle[x]
 
 
 @njit(error_model="numpy", nogil=True, fastmath={"reassoc"})
@@ -160,16 +197,20 @@ def correlate_channels(start, stop, images, weights, result, geometry):
         for i in range(rows):
             for j in range(columns):
                 first, last = inside(j * step_x - pad_x, stride_x, width, out_width)
-                u = first * stride_x + j * step_x - pad_x
                 total = ZERO
                 for n in range(len(images)):
                     for y in range(out_height):
                         v = y * stride_y + i * step_y - pad_y
                         if v < 0 or v >= height:
                             continue
-                        line, source = result[n, o, y], images[n, c, v]
-                        for x in range(last - first):
-                            total += line[first + x] * source[u + x * stride_x]
+                        middle = result[n, o, y, first:last]
+                        source = images[n, c, v, first * stride_x + j * step_x - pad_x :]
+                        if stride_x == 1:
+                            for x in range(len(middle)):
+                                total += middle[x] * source[x]
+                        else:
+                            for x in range(len(middle)):
+                                total += middle[x] * source[x * stride_x]
                 weights[o, i, j] = total
 
 
