@@ -91,7 +91,7 @@ class ModelError(HpcblazError, ValueError):
 
 
 class NetworkError(HpcblazError, ValueError):
-    """A network cannot be what it is asked to be: layers do not fit, operators are unknown, or numbers make no sense."""
+    """A network cannot be what it is asked to be: operators are not supported, or numbers or names make no sense."""
 
 
 class ResourceError(HpcblazError, RuntimeError):

@@ -1,8 +1,9 @@
 """Arrays of networks: which module they belong to, and convolutions and pooling of images on the CPU or a card.
 
 Images have the axes (image, channel, row, column). On the CPU the loops are those of the template ``networks``; the
-products of matrices are NumPy's, called from one thread: its BLAS has threads of its own. On a card, and for number types that
-the template does not have, all is made of array operations. No answer depends on the number of threads.
+products of matrices are NumPy's, called from one thread: its BLAS has threads of its own. On a card, and for number
+types that the template does not have, all is made of array operations. The number of threads of the loops changes no
+answer.
 """
 
 import importlib

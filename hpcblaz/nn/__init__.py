@@ -3,10 +3,10 @@
 ``tape``
     Tensors and gradients in reverse; ``elementwise``, ``shaping``, ``linear``, ``convolutions``, ``normalising``,
     ``recurrent`` and ``losses`` are the operations.
-``network``, ``operators``
+``network``, ``operators``, ``shape_operators``
     Networks as operators of ONNX in order, and what each operator computes.
-``layers``, ``zoo``
-    Building networks from layers, and ready ones.
+``layers``, ``builder``, ``zoo``
+    Layers, networks that are built of them, and ready ones.
 ``batches``, ``optimizers``, ``training``, ``plotting``
     Training, and pictures of it.
 ``safetensors``, ``checkpoints``
@@ -18,6 +18,7 @@
 """
 
 from hpcblaz.nn.batches import Batches
+from hpcblaz.nn.builder import build
 from hpcblaz.nn.checkpoints import load_weights, save_weights
 from hpcblaz.nn.folding import fold
 from hpcblaz.nn.layers import (
@@ -38,7 +39,6 @@ from hpcblaz.nn.layers import (
     Relu,
     Residual,
     Silu,
-    build,
 )
 from hpcblaz.nn.losses import cross_entropy, distillation, squared_error
 from hpcblaz.nn.network import Branch, Network, Node, Port

@@ -68,8 +68,8 @@ def convolution(
         raise ShapeError(f"expected signals or images and weights of as many axes, got {x.shape} and {weights.shape}")
     if groups < 1 or x.shape[1] != weights.shape[1] * groups or weights.shape[0] % groups:
         raise ShapeError(
-            f"expected channels and outputs that {groups} groups divide, and weights of shape (outputs, channels / groups, "
-            f"...), got images {x.shape} and weights {weights.shape}"
+            f"expected channels and outputs that {groups} groups divide, and weights of shape "
+            f"(outputs, channels / groups, ...), got images {x.shape} and weights {weights.shape}"
         )
     window = _window(weights.shape[2:], strides, padding, dilations)
     _outputs(window, x)
@@ -249,8 +249,10 @@ def _pool_window(
         begin = count * window.strides[axis]  # of one patch more
         reach = begin + window.dilations[axis] * (window.kernel[axis] - 1) + 1
         length = n + window.before[axis] + window.after[axis]
-        if begin < n + window.before[axis] and length < reach and begin - window.strides[axis] + (
-            reach - begin
-        ) < length:
+        if (
+            begin < n + window.before[axis]
+            and length < reach
+            and begin - window.strides[axis] + (reach - begin) < length
+        ):
             after[axis] += reach - length
     return Window(window.kernel, window.strides, window.dilations, window.before, (after[0], after[1]))

@@ -56,9 +56,7 @@ def summed_to(gradient: Array, shape: tuple[int, ...]) -> Array:
     return gradient.sum(axis=axes, keepdims=True) if axes else gradient
 
 
-def _binary(
-    a: Any, b: Any, data: Array, left: Callable[[Array], Array], right: Callable[[Array], Array]
-) -> Tensor:
+def _binary(a: Any, b: Any, data: Array, left: Callable[[Array], Array], right: Callable[[Array], Array]) -> Tensor:
     def pull(gradient: Array) -> tuple[Array | None, Array | None]:
         return (
             summed_to(left(gradient), a.shape) if a.needs_gradient else None,
@@ -121,7 +119,11 @@ def _chosen(a: Tensor, b: Tensor, data: Array) -> Tensor:
         return (x == data) - both / 2
 
     return _binary(
-        a, b, data, lambda g: g * share(a.data, b.data).astype(g.dtype), lambda g: g * share(b.data, a.data).astype(g.dtype)
+        a,
+        b,
+        data,
+        lambda g: g * share(a.data, b.data).astype(g.dtype),
+        lambda g: g * share(b.data, a.data).astype(g.dtype),
     )
 
 
@@ -216,7 +218,9 @@ def elu(x: Any, scale: float = 1.0) -> Tensor:
     x = tensor(x)
     xp = array_module(x.data)
     below = scale * xp.expm1(xp.minimum(x.data, 0))
-    return _unary(x, xp.where(x.data > 0, x.data, below), lambda: xp.where(x.data > 0, 1, below + scale).astype(x.dtype))
+    return _unary(
+        x, xp.where(x.data > 0, x.data, below), lambda: xp.where(x.data > 0, 1, below + scale).astype(x.dtype)
+    )
 
 
 def _logistic(x: Array) -> Array:
@@ -291,8 +295,6 @@ def gelu(x: Any, approximate: bool = False) -> Tensor:
 def clip(x: Any, least: float | None = None, most: float | None = None) -> Tensor:
     """Return x, kept between two numbers."""
     x = tensor(x)
-    if least is None and most is None:
-        return x
     data = array_module(x.data).clip(x.data, least, most).astype(x.dtype, copy=False)
     return _unary(x, data, lambda: x.data == data)
 

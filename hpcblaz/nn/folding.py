@@ -14,7 +14,7 @@ __all__ = ["fold"]
 def fold(network: Network) -> Network:
     """Return a network that gives the same answers, to rounding, with fewer operators; it is not for training.
 
-    Batch normalisation goes into the convolution or the matrix before it, a bias that is added by itself goes into it as well,
+    Batch normalisation goes into the convolution or the matrix before it, and so does a bias that is added by itself;
     dropout goes away, and ``x * clip(x + 3, 0, 6) / 6`` becomes one operator.
 
     Parameters
@@ -122,7 +122,11 @@ class _Folding:
         bias = self.parameters[bias_name] * factor + term if bias_name else term
         label = next(name for name in node.outputs if name)
         shape = (-1, *(1,) * (weights.ndim - 1))
-        kept = before.inputs[1] if node.operator == "Add" else self.parameter(f"{label}.weight", weights * factor.reshape(shape))
+        kept = (
+            before.inputs[1]
+            if node.operator == "Add"
+            else self.parameter(f"{label}.weight", weights * factor.reshape(shape))
+        )
         inputs = (before.inputs[0], kept, self.parameter(f"{label}.bias", bias))
         del self.nodes[first]
         return Node(before.operator, inputs, (label,), attributes)

@@ -8,9 +8,9 @@ import numpy as np
 
 from hpcblaz.backend.nn import array_module
 from hpcblaz.errors import NetworkError, ShapeError
+from hpcblaz.nn.elementwise import multiply, subtract
 from hpcblaz.nn.linear import log_softmax, softmax
 from hpcblaz.nn.shaping import mean, total
-from hpcblaz.nn.elementwise import multiply, subtract
 from hpcblaz.nn.tape import Array, Tensor, record, tensor
 
 __all__ = ["check_labels", "cross_entropy", "distillation", "squared_error"]
@@ -21,9 +21,7 @@ def check_labels(labels: Array, classes: int) -> None:
     if labels.dtype.kind not in "iu":
         raise NetworkError(f"expected labels that are integers, got {labels.dtype}: round them yourself")
     if labels.size and (int(labels.min()) < 0 or int(labels.max()) >= classes):
-        raise NetworkError(
-            f"expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}"
-        )
+        raise NetworkError(f"expected labels from 0 to {classes - 1}, got {int(labels.min())} to {int(labels.max())}")
 
 
 def cross_entropy(logits: Any, labels: Any) -> Tensor:

@@ -15,8 +15,8 @@ import numpy as np
 
 from hpcblaz.backend.nn import array_module, to_device, to_host
 from hpcblaz.errors import NetworkError, ShapeError
-from hpcblaz.nn.normalising import batch_norm, batch_statistics
 from hpcblaz.nn.elementwise import dropout
+from hpcblaz.nn.normalising import batch_norm, batch_statistics
 from hpcblaz.nn.operators import OPERATORS
 from hpcblaz.nn.tape import Array, Tensor, tensor
 
@@ -230,9 +230,7 @@ class Network:
     def astype(self, dtype: str) -> Network:
         """Return the network with real parameters and inputs of another type, such as 'float64'."""
         ports = [Port(p.name, p.shape, dtype if np.dtype(p.dtype).kind == "f" else p.dtype) for p in self.inputs]
-        parameters = {
-            name: x.astype(dtype) if x.dtype.kind == "f" else x.copy() for name, x in self.parameters.items()
-        }
+        parameters = {name: x.astype(dtype) if x.dtype.kind == "f" else x.copy() for name, x in self.parameters.items()}
         return self.replace(parameters=parameters, inputs=ports)
 
     def to(self, device: str) -> Network:
@@ -287,7 +285,8 @@ class _Run:
         except (ShapeError, ValueError, IndexError, TypeError) as error:
             shapes = [None if x is None else x.shape for x in operands]
             raise ShapeError(
-                f"expected operands that {node.operator} (giving {node.outputs[0]!r}) can take, got shapes {shapes}: {error}"
+                f"expected operands that {node.operator} (which gives {node.outputs[0]!r}) can take, "
+                f"got shapes {shapes}: {error}"
             ) from error
         return (results,) if isinstance(results, Tensor) else results
 

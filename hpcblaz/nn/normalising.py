@@ -58,7 +58,7 @@ def batch_norm(x: Any, scale: Any, shift: Any, mean: Array, variance: Array, eps
 
 
 def layer_norm(x: Any, scale: Any, shift: Any = None, axis: int = -1, epsilon: float = 1e-5) -> Tensor:
-    """Return x, normalised over an axis and those after it, times scale plus shift, which have the shape of these axes."""
+    """Return x, normalised over an axis and those after it, times scale plus shift of the shape of these axes."""
     x, scale = tensor(x), tensor(scale)
     along = tuple(range(axis % x.ndim, x.ndim))
     outer = tuple(range(axis % x.ndim))

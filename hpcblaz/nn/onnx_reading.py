@@ -15,7 +15,8 @@ from hpcblaz.mpi.atomic import storage_errors
 from hpcblaz.nn.network import Branch, Network, Node, Port
 from hpcblaz.nn.onnx_package import load_onnx
 from hpcblaz.nn.onnx_versions import OLDEST, upgraded
-from hpcblaz.nn.operators import OPERATORS, TYPES
+from hpcblaz.nn.operators import OPERATORS
+from hpcblaz.nn.shape_operators import TYPES
 from hpcblaz.nn.tape import Tensor
 
 __all__ = ["read_onnx"]
@@ -27,8 +28,8 @@ _LARGEST_FOLDED = 1 << 24  # numbers of a result that is computed when the netwo
 def read_onnx(path: str | os.PathLike[str]) -> Network:
     """Read a network.
 
-    Operators of versions 7 to 22 of ONNX's set are brought to the form of version 20. What depends on constants alone is
-    computed at once.
+    Operators of version 7 of ONNX's set and of later ones are brought to the form of version 20. What depends on
+    constants alone is computed at once.
 
     Parameters
     ----------
@@ -64,7 +65,7 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         data = path.read_bytes()
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # noqa: BLE001  of protobuf, whose implementations have errors of their own
+    except Exception as error:
         raise FileFormatError(f"expected {path} to be an ONNX file, got: {error}") from error
     if not model.graph.node and not model.graph.output:
         raise FileFormatError(f"expected {path} to be an ONNX file, got one without a network")
@@ -146,7 +147,9 @@ class _Reader:
             raise NetworkError(f"expected input {value.name!r} to be a tensor of numbers, got another type")
         if not kind.HasField("shape"):
             raise NetworkError(f"expected a number of axes for input {value.name!r}, got none")
-        return Port(value.name, tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim), TYPES[kind.elem_type])
+        return Port(
+            value.name, tuple(d.dim_value if d.dim_value > 0 else None for d in kind.shape.dim), TYPES[kind.elem_type]
+        )
 
     def note(self, what: str) -> None:
         self.unsupported[what] = self.unsupported.get(what, 0) + 1

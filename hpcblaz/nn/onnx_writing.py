@@ -80,7 +80,10 @@ def to_onnx(network: Network) -> bytes:
         "network",
         inputs,
         [onnx.ValueInfoProto(name=name) for name in network.outputs],
-        [onnx.numpy_helper.from_array(np.ascontiguousarray(to_host(x)).reshape(x.shape), name) for name, x in network.parameters.items()],
+        [
+            onnx.numpy_helper.from_array(np.ascontiguousarray(to_host(x)).reshape(x.shape), name)
+            for name, x in network.parameters.items()
+        ],
     )
     model = onnx.helper.make_model(
         graph,

@@ -6,27 +6,20 @@ return a tensor or a tuple of them. Shapes and indices are integers in host memo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from hpcblaz.backend.nn import array_module, to_host
+from hpcblaz.backend.nn import array_module
 from hpcblaz.errors import NetworkError, ShapeError
 from hpcblaz.nn import convolutions, elementwise, linear, normalising, recurrent, shaping
-from hpcblaz.nn.tape import Array, Tensor, record
+from hpcblaz.nn.shape_operators import SHAPING, Attributes, Operands, Operator, get, number
+from hpcblaz.nn.tape import Array, Tensor
 
 __all__ = ["OPERATORS"]
 
-Operands = Sequence[Any]
-Attributes = Mapping[str, Any]
-Operator = Callable[[Operands, Attributes], "Tensor | tuple[Tensor, ...]"]
-
-OPERATORS: dict[str, Operator] = {}
-TYPES = {
-    1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool", 10: "float16",
-    11: "float64", 12: "uint32", 13: "uint64",
-}  # fmt: skip
+OPERATORS: dict[str, Operator] = dict(SHAPING)
 
 
 def _operator(*names: str) -> Callable[[Operator], Operator]:
@@ -37,29 +30,11 @@ def _operator(*names: str) -> Callable[[Operator], Operator]:
     return add
 
 
-def _get(operands: Operands, place: int) -> Any:
-    return operands[place] if place < len(operands) else None
-
-
-def _integers(operand: Any) -> list[int] | None:
-    """Return an operand of integers as a list; None if it is left out."""
-    return None if operand is None else [int(k) for k in to_host(operand.data).reshape(-1)]
-
-
-def _number(operand: Any) -> float | None:
-    if operand is None:
-        return None
-    values = to_host(operand.data).reshape(-1)
-    if len(values) != 1:
-        raise ShapeError(f"expected one number, got {len(values)}")
-    return float(values[0])
-
-
 def _simple(name: str, function: Callable[..., Tensor], operands: int = 1) -> None:
     OPERATORS[name] = lambda x, attributes: function(*x[:operands])
 
 
-for _name, _function in {
+_UNARY: dict[str, Callable[..., Tensor]] = {
     "Abs": elementwise.absolute,
     "Erf": elementwise.erf,
     "Exp": elementwise.exp,
@@ -72,30 +47,33 @@ for _name, _function in {
     "Softplus": elementwise.softplus,
     "Sqrt": elementwise.sqrt,
     "Tanh": elementwise.tanh,
-}.items():
-    _simple(_name, _function)
-for _name, _function in {
+}
+_BINARY: dict[str, Callable[..., Tensor]] = {
     "Add": elementwise.add,
     "Div": elementwise.divide,
     "MatMul": linear.matmul,
     "Mul": elementwise.multiply,
     "Pow": elementwise.power,
     "Sub": elementwise.subtract,
-}.items():
+}
+for _name, _function in _UNARY.items():
+    _simple(_name, _function)
+for _name, _function in _BINARY.items():
     _simple(_name, _function, 2)
 _simple("Where", elementwise.where, 3)
 
 
 def _plain(name: str, function: Callable[..., Array]) -> None:
-    """Add an operator that has no gradient."""
-    OPERATORS[name] = lambda x, attributes: Tensor(
-        np.asarray(function(array_module(*(o.data for o in x)), *(o.data for o in x)))
-        if array_module(*(o.data for o in x)) is np
-        else function(array_module(*(o.data for o in x)), *(o.data for o in x))
-    )
+    """Add an operator that has no gradient; what it gives stays where its operands are."""
+
+    def compute(operands: Operands, attributes: Attributes) -> Tensor:
+        xp = array_module(*(x.data for x in operands))
+        return Tensor(xp.asarray(function(xp, *(x.data for x in operands))))
+
+    OPERATORS[name] = compute
 
 
-for _name, _plain_function in {
+_PLAIN: dict[str, Callable[..., Array]] = {
     "And": lambda xp, a, b: xp.logical_and(a, b),
     "Ceil": lambda xp, a: xp.ceil(a),
     "Equal": lambda xp, a, b: a == b,
@@ -109,7 +87,8 @@ for _name, _plain_function in {
     "Or": lambda xp, a, b: xp.logical_or(a, b),
     "Round": lambda xp, a: xp.rint(a),
     "Sign": lambda xp, a: xp.sign(a),
-}.items():
+}
+for _name, _plain_function in _PLAIN.items():
     _plain(_name, _plain_function)
 
 
@@ -156,7 +135,7 @@ def _gelu(x: Operands, attributes: Attributes) -> Tensor:
 @_operator("Clip")
 def _clip(x: Operands, attributes: Attributes) -> Tensor:
     kind = x[0].dtype.type
-    bounds = [None if b is None else kind(b) for b in (_number(_get(x, 1)), _number(_get(x, 2)))]
+    bounds = [None if b is None else kind(b) for b in (number(get(x, 1)), number(get(x, 2)))]
     return elementwise.clip(x[0], *bounds)
 
 
@@ -172,7 +151,7 @@ def _log_softmax(x: Operands, attributes: Attributes) -> Tensor:
 
 @_operator("Gemm")
 def _gemm(x: Operands, attributes: Attributes) -> Tensor:
-    a, b, c = x[0], x[1], _get(x, 2)
+    a, b, c = x[0], x[1], get(x, 2)
     alpha, beta = attributes.get("alpha", 1.0), attributes.get("beta", 1.0)
     a = shaping.transpose(a) if attributes.get("transA", 0) else a
     if attributes.get("transB", 0) and alpha == beta == 1.0:
@@ -210,7 +189,7 @@ def _conv(x: Operands, attributes: Attributes) -> Tensor:
     return convolutions.convolution(
         x[0],
         x[1],
-        _get(x, 2),
+        get(x, 2),
         attributes.get("strides", 1),
         _padding(x[0], kernel, attributes),
         attributes.get("dilations", 1),
@@ -263,20 +242,18 @@ def _batch_norm(x: Operands, attributes: Attributes) -> Tensor:
 
 @_operator("LayerNormalization")
 def _layer_norm(x: Operands, attributes: Attributes) -> Tensor:
-    return normalising.layer_norm(
-        x[0], x[1], _get(x, 2), attributes.get("axis", -1), attributes.get("epsilon", 1e-5)
-    )
+    return normalising.layer_norm(x[0], x[1], get(x, 2), attributes.get("axis", -1), attributes.get("epsilon", 1e-5))
 
 
 def _directions(x: Operands, attributes: Attributes, gates: int) -> list[tuple[Any, ...]]:
-    """Return, for each direction of a recurrent layer: sequence, weights, recurrence, bias, state; turned if backward."""
+    """Return, for each direction: sequence, weights, recurrence, bias, state, empty state, and whether it is turned."""
     names = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
     units = x[2].shape[2]
     xp = array_module(x[0].data)
     result = []
     for k, backward in enumerate(names[attributes.get("direction", "forward")]):
         weights, recurrence = shaping.section(x[1], k), shaping.section(x[2], k)
-        bias, state = _get(x, 3), _get(x, 5)
+        bias, state = get(x, 3), get(x, 5)
         bias = Tensor(xp.zeros(2 * gates * units, x[0].dtype)) if bias is None else shaping.section(bias, k)
         empty = Tensor(xp.zeros((x[0].shape[1], units), x[0].dtype))
         state = empty if state is None else shaping.section(state, k)
@@ -295,7 +272,7 @@ def _joined(parts: Sequence[Tensor], axis: int) -> Tensor:
 def _lstm(x: Operands, attributes: Attributes) -> tuple[Tensor, ...]:
     sequences, states, cells = [], [], []
     for k, (sequence, weights, recurrence, bias, state, empty, backward) in enumerate(_directions(x, attributes, 4)):
-        cell = empty if _get(x, 6) is None else shaping.section(x[6], k)
+        cell = empty if get(x, 6) is None else shaping.section(x[6], k)
         both = recurrent.lstm(sequence, weights, recurrence, bias, state, cell)
         hidden = shaping.section(both, slice(0, -1))
         states.append(shaping.section(both, -2))
@@ -315,174 +292,6 @@ def _gru(x: Operands, attributes: Attributes) -> tuple[Tensor, ...]:
     return _joined(sequences, 1), _joined(states, 0)
 
 
-@_operator("Reshape")
-def _reshape(x: Operands, attributes: Attributes) -> Tensor:
-    shape = _integers(x[1]) or []
-    if not attributes.get("allowzero", 0):
-        shape = [x[0].shape[k] if n == 0 else n for k, n in enumerate(shape)]
-    return shaping.reshape(x[0], shape)
-
-
-@_operator("Flatten")
-def _flatten(x: Operands, attributes: Attributes) -> Tensor:
-    axis = attributes.get("axis", 1)
-    axis = axis + x[0].ndim if axis < 0 else axis
-    rows = int(np.prod(x[0].shape[:axis], dtype=np.int64))
-    return shaping.reshape(x[0], (rows, int(np.prod(x[0].shape[axis:], dtype=np.int64))))
-
-
-@_operator("Transpose")
-def _transpose(x: Operands, attributes: Attributes) -> Tensor:
-    return shaping.transpose(x[0], attributes.get("perm"))
-
-
-@_operator("Squeeze")
-def _squeeze(x: Operands, attributes: Attributes) -> Tensor:
-    axes = _integers(_get(x, 1))
-    ndim = x[0].ndim
-    gone = [k for k, n in enumerate(x[0].shape) if n == 1] if axes is None else [k % ndim for k in axes]
-    if any(x[0].shape[k] != 1 for k in gone):
-        raise ShapeError(f"expected axes of length 1, got axes {gone}")
-    return shaping.reshape(x[0], [n for k, n in enumerate(x[0].shape) if k not in gone])
-
-
-@_operator("Unsqueeze")
-def _unsqueeze(x: Operands, attributes: Attributes) -> Tensor:
-    axes = _integers(x[1]) or []
-    ndim = x[0].ndim + len(axes)
-    fresh = {k % ndim for k in axes}
-    lengths = iter(x[0].shape)
-    return shaping.reshape(x[0], [1 if k in fresh else next(lengths) for k in range(ndim)])
-
-
-@_operator("Concat")
-def _concat(x: Operands, attributes: Attributes) -> Tensor:
-    return shaping.concatenate(x, attributes["axis"])
-
-
-@_operator("Split")
-def _split(x: Operands, attributes: Attributes) -> tuple[Tensor, ...]:
-    axis = attributes.get("axis", 0) % x[0].ndim
-    length = x[0].shape[axis]
-    sizes = _integers(_get(x, 1))
-    if sizes is None:
-        count = attributes["num_outputs"]
-        each = -(-length // count)
-        sizes = [min(each, length - k * each) for k in range(count)]
-    if sum(sizes) != length:
-        raise ShapeError(f"expected parts of {length} together, got {sizes}")
-    ends = np.cumsum(sizes).tolist()
-    before = (slice(None),) * axis
-    return tuple(shaping.section(x[0], (*before, slice(b - n, b))) for n, b in zip(sizes, ends, strict=True))
-
-
-@_operator("Slice")
-def _slice(x: Operands, attributes: Attributes) -> Tensor:
-    starts, ends = _integers(x[1]) or [], _integers(x[2]) or []
-    axes = _integers(_get(x, 3)) or list(range(len(starts)))
-    steps = _integers(_get(x, 4)) or [1] * len(starts)
-    key = [slice(None)] * x[0].ndim
-    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
-        length = x[0].shape[axis]
-        start, end = (k + length if k < 0 else k for k in (start, end))
-        if step > 0:
-            key[axis] = slice(min(max(start, 0), length), min(max(end, 0), length), step)
-        else:
-            first, last = min(max(start, 0), length - 1), min(max(end, -1), length - 1)
-            key[axis] = slice(first, None if last < 0 else last, step)
-    return shaping.section(x[0], tuple(key))
-
-
-@_operator("Gather")
-def _gather(x: Operands, attributes: Attributes) -> Tensor:
-    return shaping.gather(x[0], x[1], attributes.get("axis", 0))
-
-
-@_operator("Expand")
-def _expand(x: Operands, attributes: Attributes) -> Tensor:
-    return shaping.expand(x[0], np.broadcast_shapes(x[0].shape, tuple(_integers(x[1]) or ())))
-
-
-@_operator("Pad")
-def _pad(x: Operands, attributes: Attributes) -> Tensor:
-    widths = _integers(x[1]) or []
-    axes = _integers(_get(x, 3))
-    axes = list(range(x[0].ndim)) if axes is None else axes
-    full = [(0, 0)] * x[0].ndim
-    for k, axis in enumerate(axes):
-        full[axis] = (widths[k], widths[k + len(axes)])
-    value = _number(_get(x, 2)) or 0
-    return shaping.pad(x[0], full, attributes.get("mode", "constant"), value)
-
-
-def _reduction(name: str, function: Callable[..., Tensor]) -> None:
-    def reduce(x: Operands, attributes: Attributes) -> Tensor:
-        axes = _integers(_get(x, 1))
-        if not axes:
-            if attributes.get("noop_with_empty_axes", 0):
-                return x[0]  # type: ignore[no-any-return]
-            axes = None
-        return function(x[0], axes, bool(attributes.get("keepdims", 1)))
-
-    OPERATORS[name] = reduce
-
-
-for _name, _reduce in {
-    "ReduceL2": shaping.norm,
-    "ReduceMax": shaping.largest,
-    "ReduceMean": shaping.mean,
-    "ReduceMin": shaping.least,
-    "ReduceProd": shaping.product,
-    "ReduceSum": shaping.total,
-}.items():
-    _reduction(_name, _reduce)
-
-
-@_operator("ArgMax")
-def _argmax(x: Operands, attributes: Attributes) -> Tensor:
-    axis = attributes.get("axis", 0)
-    places = x[0].data.argmax(axis=axis)
-    if attributes.get("keepdims", 1):
-        places = array_module(places).expand_dims(places, axis)
-    return Tensor(array_module(places).asarray(places, dtype=np.int64))
-
-
-@_operator("Shape")
-def _shape(x: Operands, attributes: Attributes) -> Tensor:
-    return Tensor(np.array(x[0].shape, np.int64)[attributes.get("start", 0) : attributes.get("end")])
-
-
-@_operator("Size")
-def _size(x: Operands, attributes: Attributes) -> Tensor:
-    return Tensor(np.array(x[0].data.size, np.int64))
-
-
-@_operator("Constant")
-def _constant(x: Operands, attributes: Attributes) -> Tensor:
-    return Tensor(attributes["value"])
-
-
-@_operator("ConstantOfShape")
-def _constant_of_shape(x: Operands, attributes: Attributes) -> Tensor:
-    value = np.asarray(attributes.get("value", np.zeros(1, np.float32))).reshape(-1)
-    return Tensor(np.full(_integers(x[0]) or (), value[0], value.dtype))
-
-
-@_operator("Range")
-def _range(x: Operands, attributes: Attributes) -> Tensor:
-    first, last, step = (to_host(o.data).reshape(())[()] for o in x)
-    return Tensor(np.arange(first, last, step, dtype=x[0].dtype))
-
-
-@_operator("Cast")
-def _cast(x: Operands, attributes: Attributes) -> Tensor:
-    kind = TYPES[attributes["to"]]
-    before = x[0].dtype
-    if before.kind != "f" or np.dtype(kind).kind != "f":
-        return Tensor(x[0].data.astype(kind))
-    return record(x[0].data.astype(kind), (x[0],), lambda gradient: (gradient.astype(before),))
-
-
 def _along(x: Tensor, operand: Tensor, axis: int) -> Array:
     """Return a scale or a zero point in a shape that broadcasts along an axis."""
     data = operand.data
@@ -492,7 +301,7 @@ def _along(x: Tensor, operand: Tensor, axis: int) -> Array:
 @_operator("QuantizeLinear")
 def _quantize(x: Operands, attributes: Attributes) -> Tensor:
     axis = attributes.get("axis", 1)
-    zero = _get(x, 2)
+    zero = get(x, 2)
     kind = np.dtype("uint8") if zero is None else zero.dtype
     limits = np.iinfo(kind)
     xp = array_module(x[0].data)
@@ -505,6 +314,6 @@ def _quantize(x: Operands, attributes: Attributes) -> Tensor:
 @_operator("DequantizeLinear")
 def _dequantize(x: Operands, attributes: Attributes) -> Tensor:
     axis = attributes.get("axis", 1)
-    scale, zero = _along(x[0], x[1], axis), _get(x, 2)
+    scale, zero = _along(x[0], x[1], axis), get(x, 2)
     steps = x[0].data.astype(scale.dtype)
     return Tensor((steps if zero is None else steps - _along(x[0], zero, axis).astype(scale.dtype)) * scale)

@@ -160,7 +160,7 @@ def _projected(x: Tensor, weights: Tensor) -> Array:
 
 
 def _shared(deltas: Array, inner: Array, x: Tensor, weights: Tensor, states: Array) -> tuple[Array, ...]:
-    """Return gradients of inputs, weights, recurrence and bias, from those of the gates and of the recurrence's part."""
+    """Return gradients of inputs, weights, recurrence and bias, given those of the gates, all and of the recurrence."""
     flat, flat_inner = deltas.reshape(-1, deltas.shape[2]), inner.reshape(-1, inner.shape[2])
     to_bias = array_module(flat).concatenate([flat.sum(axis=0), flat_inner.sum(axis=0)])
     return (

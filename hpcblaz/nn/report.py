@@ -28,8 +28,8 @@ class Line:
     parameters, bytes : int
         Real numbers that it reads and that no operator before it has read, and their bytes.
     flops : int
-        Additions and multiplications; those of convolutions, matrices and recurrent layers exactly, one a number for the others,
-        none where numbers are only moved.
+        Additions and multiplications: all of convolutions and matrices, those of the products of recurrent layers, one
+        a number of the others, and none where numbers are only moved.
     """
 
     name: str
@@ -114,12 +114,13 @@ def report(network: Network, shapes: Mapping[str, Sequence[int]] | None = None) 
     unknown = set(shapes) - {port.name for port in network.inputs}
     if unknown:
         raise NetworkError(
-            f"expected shapes of the inputs {', '.join(port.name for port in network.inputs)}, got one of {min(unknown)!r}"
+            f"expected shapes of {', '.join(port.name for port in network.inputs)}, got one of {min(unknown)!r}"
         )
     arrays = []
     for port in network.inputs:
-        shape = tuple(shapes.get(port.name, [1 if n is None and not k else n for k, n in enumerate(port.shape)]))
-        if None in shape:
+        wanted = shapes.get(port.name, [1 if n is None and not k else n for k, n in enumerate(port.shape)])
+        shape = tuple(n for n in wanted if n is not None)
+        if len(shape) < len(wanted):
             shown = ", ".join("any" if n is None else str(n) for n in port.shape)
             raise NetworkError(f"expected a shape for the input {port.name!r}, whose axes are ({shown}): give one")
         if any(n < 0 for n in shape):
@@ -153,8 +154,8 @@ def report(network: Network, shapes: Mapping[str, Sequence[int]] | None = None) 
 
 
 _MOVES = {
-    "Cast", "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "If", "Pad", "Range",
-    "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "Cast", "Concat", "Constant", "ConstantOfShape", "Dropout", "Expand", "Flatten", "Gather", "Identity", "If", "Pad",
+    "Range", "Reshape", "Shape", "Size", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 
@@ -168,13 +169,13 @@ def flops(node: Node, operands: Sequence[Tensor | None], results: Sequence[Tenso
         return size * (2 * math.prod(shapes[1][1:]) - 1 + (len(shapes) > 2))
     if node.operator in ("MatMul", "Gemm"):
         inner = shapes[0][0 if node.attributes.get("transA") else -1]
-        return size * (2 * inner - 1 + (len(shapes) > 2))
+        return size * (2 * int(inner) - 1 + (len(shapes) > 2))
     if node.operator in ("LSTM", "GRU"):
-        steps, images, inputs = shapes[0]
-        directions, rows, units = shapes[2]
+        steps, images, inputs = map(int, shapes[0])
+        directions, rows, units = map(int, shapes[2])
         return steps * images * directions * rows * (2 * inputs + 2 * units + 3)
     if node.operator in ("MaxPool", "AveragePool"):
-        return size * math.prod(node.attributes["kernel_shape"])
+        return size * int(math.prod(node.attributes["kernel_shape"]))
     if node.operator in ("BatchNormalization", "LayerNormalization"):
         return 2 * size
     if node.operator.startswith("Reduce") or node.operator.startswith("Global"):

@@ -1,7 +1,7 @@
 """Named arrays in files: the format safetensors.
 
-A file is the length of a header (8 bytes), the header (JSON: types, shapes and places) and the numbers. Nothing in it is
-executed. Arrays of bfloat16, which NumPy does not have, are read as float32.
+A file is the length of a header (8 bytes), the header (JSON: types, shapes and places) and the numbers. Nothing of it
+is executed. Arrays of bfloat16, which NumPy does not have, are read as float32.
 """
 
 from __future__ import annotations
@@ -104,7 +104,9 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
         data = path.read_bytes()
     length = int.from_bytes(data[:8], "little")
     if len(data) < 8 or length > _LONGEST_HEADER or 8 + length > len(data):
-        raise FileFormatError(f"expected {path} to be a safetensors file, got {len(data)} bytes: truncated or another format")
+        raise FileFormatError(
+            f"expected {path} to be a safetensors file, got {len(data)} bytes: truncated or another format"
+        )
     try:
         header = json.loads(data[8 : 8 + length])
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}

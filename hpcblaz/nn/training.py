@@ -225,7 +225,9 @@ def train(
         for step, (some, told) in enumerate(data.epoch(number)):
             value, found = gradients(network, some, told, loss, random)
             if not np.isfinite(value):
-                raise NetworkError(f"expected a finite loss, got {value} in epoch {number}: make the learning rate smaller")
+                raise NetworkError(
+                    f"expected a finite loss, got {value} in epoch {number}: make the learning rate smaller"
+                )
             if adjust is not None:
                 adjust(network.parameters, found)
             optimizer.step(network.parameters, found, schedule(((number - 1) * len(data) + step) / total))
@@ -265,9 +267,7 @@ class _Best:
         network.parameters.update(self.parameters)
 
 
-def _check_data(
-    network: Network, data: Batches, loss: Loss, validation: tuple[Array, Array] | None
-) -> None:
+def _check_data(network: Network, data: Batches, loss: Loss, validation: tuple[Array, Array] | None) -> None:
     """Raise an error before any work is lost."""
     if len(network.inputs) != 1:
         raise NetworkError(f"expected a network of one input, got {len(network.inputs)}")
@@ -287,7 +287,9 @@ def _cast(network: Network, x: Array) -> Array:
 
 
 def _save(path: str, network: Network, optimizer: Optimizer, history: History, best: _Best) -> None:
-    epochs = np.array([[e.number, e.loss, np.nan if e.validation is None else e.validation, e.seconds] for e in history.epochs])
+    epochs = np.array(
+        [[e.number, e.loss, np.nan if e.validation is None else e.validation, e.seconds] for e in history.epochs]
+    )
     extra: dict[str, NDArray[Any]] = {"history": epochs, "best": np.array(history.best or 0)}
     save_checkpoint(path, network, optimizer.state, {f"best/{name}": x for name, x in best.parameters.items()} | extra)
 
@@ -303,7 +305,9 @@ def _restore(path: str, network: Network, optimizer: Optimizer, history: History
         known = None if np.isnan(validation) else float(validation)
         history.epochs.append(Epoch(int(number), float(loss), known, float(seconds)))
     history.best = int(extra["best"]) or None
-    best.parameters = {name: _like(extra[f"best/{name}"], network, name) for name in best.names if f"best/{name}" in extra}
+    best.parameters = {
+        name: _like(extra[f"best/{name}"], network, name) for name in best.names if f"best/{name}" in extra
+    }
 
 
 def _like(x: Array, network: Network, name: str) -> Array:

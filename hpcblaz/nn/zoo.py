@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hpcblaz.errors import NetworkError
+from hpcblaz.nn.builder import Layer, build
 from hpcblaz.nn.layers import (
     LSTM,
     BatchNorm,
@@ -16,11 +17,9 @@ from hpcblaz.nn.layers import (
     Embedding,
     Flatten,
     GlobalAveragePool,
-    Layer,
     MaxPool,
     Relu,
     Residual,
-    build,
 )
 from hpcblaz.nn.network import Network, Node, Port
 
@@ -78,7 +77,7 @@ def lenet(shape: Sequence[int] = (1, 28, 28), classes: int = 10, seed: int = 0) 
     >>> nn.lenet().parameter_count
     61706
     """
-    layers = [
+    layers: list[Layer] = [
         *(Conv2d(6, 5, padding=2), Relu(), MaxPool(2)),
         *(Conv2d(16, 5), Relu(), MaxPool(2)),
         *(Flatten(), Dense(120), Relu(), Dense(84), Relu(), Dense(classes)),
@@ -144,12 +143,12 @@ def resnet(
     for stage, width in enumerate(widths):
         for block in range(blocks):
             stride = 2 if stage and not block else 1
-            inner = [
+            inner: list[Layer] = [
                 *(Conv2d(width, 3, stride, padding=1, bias=False), BatchNorm(), Relu()),
                 *(Conv2d(width, 3, padding=1, bias=False), BatchNorm()),
             ]
             same = stride == 1 and width == before
-            shortcut = [] if same else [Conv2d(width, 1, stride, bias=False), BatchNorm()]
+            shortcut: list[Layer] = [] if same else [Conv2d(width, 1, stride, bias=False), BatchNorm()]
             layers += [Residual(inner, shortcut), Relu()]
             before = width
     return build(shape, [*layers, GlobalAveragePool(), Dense(classes)], seed)
@@ -172,7 +171,7 @@ def lstm_classifier(inputs: int, units: int, classes: int, words: int = 0, seed:
     -------
     Network
     """
-    layers = [LSTM(units), Dense(classes)]
+    layers: list[Layer] = [LSTM(units), Dense(classes)]
     if words:
         return build((None,), [Embedding(words, inputs), *layers], seed, "int64")
     return build((None, inputs), layers, seed)
@@ -205,11 +204,14 @@ def silero_vad(weights: Mapping[str, Any]) -> Network:
     missing = [name for name in names if name not in weights]
     if missing:
         raise NetworkError(f"expected the weights of Silero for 16 kHz, got none of {', '.join(missing)}")
-    parameters: dict[str, Any] = {
-        name: np.array(weights[name]) for name in names if not name.startswith("lstm_cell")
+    parameters: dict[str, Any] = {name: np.array(weights[name]) for name in names if not name.startswith("lstm_cell")}
+    order = (
+        np.arange(512).reshape(4, 128)[[0, 3, 1, 2]].reshape(-1)
+    )  # input, forget, cell, output: ONNX has another order
+    cell = {
+        name: np.asarray(weights[f"lstm_cell.{name}"])[order]
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     }
-    order = np.arange(512).reshape(4, 128)[[0, 3, 1, 2]].reshape(-1)  # input, forget, cell, output: ONNX has another order
-    cell = {name: np.asarray(weights[f"lstm_cell.{name}"])[order] for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
     parameters |= {
         "lstm.weight": cell["weight_ih"][None],
         "lstm.recurrence": cell["weight_hh"][None],
