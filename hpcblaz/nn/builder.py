@@ -118,6 +118,6 @@ def build(
             x = layer.add(builder, x)
         except (ValueError, IndexError, KeyError) as error:
             raise ShapeError(
-                f"expected layer {number}, {layer}, to take an image of shape {builder.shape(x)[1:]}: {error}"
+                f"expected layer {number}, {layer}, to take an image of shape {builder.shape(x)[1:]}, got: {error}"
             ) from error
     return Network(builder.nodes, builder.parameters, [builder.port], [x])

@@ -224,8 +224,10 @@ def elu(x: Any, scale: float = 1.0) -> Tensor:
 
 
 def _logistic(x: Array) -> Array:
+    """Return 1 / (1 + e**-x), exact for small results too, and without overflow."""
     xp = array_module(x)
-    return 0.5 * xp.tanh(0.5 * x) + 0.5  # never overflows
+    small = xp.exp(-xp.abs(x))
+    return xp.where(x >= 0, 1, small) / (1 + small)
 
 
 def sigmoid(x: Any) -> Tensor:

@@ -47,6 +47,8 @@ class Dense:
 
     def add(self, builder: Builder, x: str) -> str:
         """Add it."""
+        if len(builder.shape(x)) > 3:
+            raise ShapeError("flatten images before a dense layer")
         label, inputs = builder.label("dense"), builder.shape(x)[-1]
         if len(builder.shape(x)) == 2:
             operands = [x, builder.weight(f"{label}.weight", (self.units, inputs), inputs)]

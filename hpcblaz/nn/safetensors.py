@@ -111,7 +111,7 @@ def load_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]],
         header = json.loads(data[8 : 8 + length])
         metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
         entries = sorted(
-            (int(e["data_offsets"][0]), int(e["data_offsets"][1]), name, e["dtype"], [int(n) for n in e["shape"]])
+            (int(e["data_offsets"][0]), int(e["data_offsets"][1]), name, str(e["dtype"]), [int(n) for n in e["shape"]])
             for name, e in header.items()
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:

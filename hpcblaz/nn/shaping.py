@@ -160,12 +160,26 @@ def _spread(gradient: Array, x: Tensor, axes: tuple[int, ...], keep: bool) -> Ar
     return gradient if keep else gradient.reshape(tuple(1 if k in axes else n for k, n in enumerate(x.shape)))
 
 
+def _added(x: Array, along: tuple[int, ...], keep: bool) -> Array:
+    """Return the sum over axes, which networks take differences of: numbers of 32 bits are not added one by one.
+
+    Along the last axes of an array NumPy adds up in pairs, whose rounding does not grow with their number; along others
+    it does not.
+    """
+    xp = array_module(x)
+    if sorted(along) == list(range(x.ndim - len(along), x.ndim)) and x.size:
+        added = x.reshape(*x.shape[: x.ndim - len(along)], -1).sum(axis=-1, dtype=x.dtype)
+        return added.reshape([1 if k in along else n for k, n in enumerate(x.shape)]) if keep else xp.asarray(added)
+    kind = xp.float64 if x.dtype.kind == "f" and x.dtype.itemsize < 8 else x.dtype
+    return xp.asarray(x.sum(axis=along, keepdims=keep, dtype=kind)).astype(x.dtype, copy=False)
+
+
 def total(x: Any, axes: Sequence[int] | None = None, keep: bool = False) -> Tensor:
     """Return the sum over axes, default all; they stay with length 1 if they are to be kept."""
     x = tensor(x)
     along = _axes(x, axes)
     xp = array_module(x.data)
-    data = xp.asarray(x.data.sum(axis=along, keepdims=keep, dtype=x.dtype))
+    data = _added(x.data, along, keep)
     return record(data, (x,), lambda g: (xp.broadcast_to(_spread(g, x, along, keep), x.shape),))
 
 
@@ -175,7 +189,7 @@ def mean(x: Any, axes: Sequence[int] | None = None, keep: bool = False) -> Tenso
     along = _axes(x, axes)
     xp = array_module(x.data)
     count = math.prod(x.shape[k] for k in along)
-    data = xp.asarray(x.data.mean(axis=along, keepdims=keep))
+    data = _added(x.data, along, keep) / x.dtype.type(count)
     return record(data, (x,), lambda g: (xp.broadcast_to(_spread(g / count, x, along, keep), x.shape),))
 
 
