@@ -31,7 +31,7 @@ def fold(network: Network) -> Network:
     >>> from hpcblaz import nn
     >>> network = nn.vgg(seed=0)
     >>> len(network.nodes), len(nn.fold(network).nodes)
-    (26, 20)
+    (25, 19)
     """
     return _Folding(network).result()
 
