@@ -15,6 +15,8 @@
     Files of networks; ``onnx_versions`` knows the older operators, ``onnx_package`` loads the package.
 ``folding``, ``report``
     Fewer operators, and what a network costs.
+``schemes``
+    Weights brought to a form that takes less room.
 """
 
 from hpcblaz.nn.batches import Batches
@@ -48,6 +50,7 @@ from hpcblaz.nn.optimizers import SGD, Adam, constant, cosine, exponential, step
 from hpcblaz.nn.plotting import plot_training
 from hpcblaz.nn.report import Report, report
 from hpcblaz.nn.safetensors import load_tensors, save_tensors
+from hpcblaz.nn.schemes import Compose, FilterPrune, NeuronPrune, Prune, Quantize, compressed, compressible
 from hpcblaz.nn.tape import Tensor, backward
 from hpcblaz.nn.training import Epoch, History, accuracy, gradients, predict, train
 from hpcblaz.nn.zoo import lenet, lstm_classifier, mlp, resnet, silero_vad, vgg
@@ -62,20 +65,25 @@ __all__ = [
     "BatchNorm",
     "Batches",
     "Branch",
+    "Compose",
     "Conv1d",
     "Conv2d",
     "Dense",
     "Dropout",
     "Embedding",
     "Epoch",
+    "FilterPrune",
     "Flatten",
     "GlobalAveragePool",
     "History",
     "LayerNorm",
     "MaxPool",
     "Network",
+    "NeuronPrune",
     "Node",
     "Port",
+    "Prune",
+    "Quantize",
     "Relu",
     "Report",
     "Residual",
@@ -85,6 +93,8 @@ __all__ = [
     "backward",
     "build",
     "constant",
+    "compressed",
+    "compressible",
     "cosine",
     "cross_entropy",
     "distillation",
