@@ -282,7 +282,7 @@ class _Run:
             return [dropout(operands[0], share, self.random)]
         try:
             results = OPERATORS[node.operator](operands, node.attributes)
-        except (ShapeError, ValueError, IndexError, TypeError) as error:
+        except (ValueError, IndexError, TypeError, KeyError) as error:
             shapes = [None if x is None else x.shape for x in operands]
             raise ShapeError(
                 f"expected operands that {node.operator} (which gives {node.outputs[0]!r}) can take, "

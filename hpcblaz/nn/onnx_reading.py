@@ -74,6 +74,8 @@ def read_onnx(path: str | os.PathLike[str]) -> Network:
         return _folded(_Reader(onnx, model).network())
     except HpcblazError as error:
         raise type(error)(f"{path}: {error}") from error
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise FileFormatError(f"expected {path} to be a sound ONNX file, got a damaged one: {error!r}") from error
 
 
 def _tensors(onnx: Any, graph: Any) -> Iterator[Any]:
@@ -276,7 +278,11 @@ def _folded(network: Network) -> Network:
             nodes.append(node)
             continue
         operands = [Tensor(parameters[name]) if name else None for name in node.inputs]
-        results = OPERATORS[node.operator](operands, node.attributes)
+        try:
+            results = OPERATORS[node.operator](operands, node.attributes)
+        except (ValueError, TypeError, LookupError):  # it will be said which one if it is ever computed
+            nodes.append(node)
+            continue
         results = (results,) if isinstance(results, Tensor) else results
         if sum(result.data.size for result in results) > _LARGEST_FOLDED:
             nodes.append(node)

@@ -13,7 +13,7 @@ import pytest
 
 from hpcblaz import nn
 from hpcblaz.cli.main import main
-from hpcblaz.errors import FileFormatError, NetworkError, ShapeError, StorageError
+from hpcblaz.errors import FileFormatError, HpcblazError, NetworkError, ShapeError, StorageError
 from hpcblaz.nn import Network, Node, Port
 
 onnx = pytest.importorskip("onnx", reason="the package onnx is not installed")
@@ -351,6 +351,28 @@ def test_files_that_are_no_networks_are_refused(tmp_path: Path) -> None:
         path.write_bytes(bad)
         with pytest.raises((FileFormatError, NetworkError)):
             nn.read_onnx(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # of arithmetic with damaged weights
+def test_damaged_files_are_refused_or_computed(tmp_path: Path) -> None:
+    """Nothing but an error of this package comes out of a file in which some bytes are wrong."""
+    path = tmp_path / "n.onnx"
+    layers = [nn.Conv1d(3, 3), nn.BatchNorm(), nn.MaxPool(2), nn.LSTM(2), nn.Dense(2)]
+    good = nn.to_onnx(nn.build((2, 6), layers, seed=0))
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(500):
+        bad = bytearray(good)
+        for place in random.integers(len(bad), size=random.integers(1, 4)):
+            bad[place] = random.integers(256)
+        path.write_bytes(bad)
+        try:
+            network = nn.read_onnx(path)
+            network(np.zeros((1, 2, 6), "f"))
+            nn.report(nn.fold(network))
+        except HpcblazError:
+            refused += 1
+    assert 0 < refused < 500
 
 
 def test_a_wrong_shape_is_refused(tmp_path: Path) -> None:
