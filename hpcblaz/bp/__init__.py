@@ -18,11 +18,15 @@
 
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
+from hpcblaz.bp.distributed import infer_partitioned
+from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
+from hpcblaz.bp.partition import PartitionReport, partition, report_partition
+from hpcblaz.bp.partitioned import PartitionedModel, split
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
@@ -44,6 +48,9 @@ __all__ = [
     "History",
     "Inference",
     "PairwiseModel",
+    "PartitionReport",
+    "PartitionedInference",
+    "PartitionedModel",
     "chain",
     "channel",
     "code_model",
@@ -52,9 +59,11 @@ __all__ = [
     "from_networkx",
     "grid_edges",
     "infer",
+    "infer_partitioned",
     "ising",
     "ldpc",
     "parity_checks",
+    "partition",
     "plan_elimination",
     "plot",
     "potts",
@@ -64,6 +73,8 @@ __all__ = [
     "read_log_partition",
     "read_marginals",
     "read_model",
+    "report_partition",
+    "split",
     "stereo",
     "to_networkx",
     "tree",
