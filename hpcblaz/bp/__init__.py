@@ -27,6 +27,7 @@ from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
 from hpcblaz.bp.partition import PartitionReport, partition, report_partition
 from hpcblaz.bp.partitioned import PartitionedModel, split
+from hpcblaz.bp.partitioned_grids import partitioned_ising
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
@@ -64,6 +65,7 @@ __all__ = [
     "ldpc",
     "parity_checks",
     "partition",
+    "partitioned_ising",
     "plan_elimination",
     "plot",
     "potts",

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend import messages as backend
+from hpcblaz.bp.partitioned_grids import GridPlan
 from hpcblaz.bp.partitioned_plans import FactorPlan, LocalPlan, PairwisePlan
 from hpcblaz.bp.plans import impossible_variable
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges, sums
@@ -13,6 +14,7 @@ from hpcblaz.mpi import Communicator
 
 __all__ = ["assignment_of", "beliefs_of", "bethe_of", "score_of"]
 
+PairPlan = PairwisePlan | GridPlan
 _UNITS = 1 << 17  # that are looked at together
 
 
@@ -25,6 +27,8 @@ def beliefs_of(local: LocalPlan, messages: NDArray[Any]) -> Floats:
         If every state of a variable is impossible.
     """
     found, cards = _beliefs(local, messages)
+    if cards.size and (cards == cards[0]).all():
+        return found.reshape(-1, cards[0])[local.owned].ravel()
     starts = offsets_of(cards)
     return found[ranges(starts[:-1][local.owned], cards[local.owned])]
 
@@ -48,7 +52,7 @@ def bethe_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> fl
             own = _factor_energy(local, messages)
         else:
             rows, logs = _cavities(local, messages)
-    if isinstance(local, PairwisePlan):
+    if isinstance(local, PairPlan):
         links = local.links(comm, local.states_of_senders())
         links.begin(rows)
         links.finish(rows)
@@ -68,7 +72,7 @@ def score_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> fl
             units = np.repeat(np.arange(local.plan.units), np.diff(local.plan.graph.offsets))
             of_senders = np.zeros(len(local.numbers), np.int64)
             of_senders[: local.count] = states[units]
-    if isinstance(local, PairwisePlan):
+    if isinstance(local, PairPlan):
         links = local.links(comm, np.ones(len(local.numbers), np.int64))
         links.begin(of_senders)
         links.finish(of_senders)
@@ -79,7 +83,7 @@ def score_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> fl
 
 def _beliefs(local: LocalPlan, messages: NDArray[Any]) -> tuple[Floats, Integers]:
     """Return the beliefs of the variables of a plan, and how many states each has."""
-    if isinstance(local, PairwisePlan):
+    if isinstance(local, PairPlan):
         cards = local.states()
         if local.plan.family == "binary":
             logs = _log_beliefs(local, messages)
@@ -100,7 +104,7 @@ def _log_pairs(messages: NDArray[Any]) -> Floats:
     return np.stack([-np.log1p(odds), -np.log1p(1 / odds)], axis=1)
 
 
-def _log_beliefs(local: PairwisePlan, messages: NDArray[Any]) -> Floats:
+def _log_beliefs(local: PairPlan, messages: NDArray[Any]) -> Floats:
     """Return the logarithms of both states' beliefs of each unit, not normalised."""
     logs = local.log_unaries().reshape(-1, 2)
     offsets, reverse = local.plan.graph.offsets, local.plan.model[1]
@@ -116,7 +120,7 @@ def _cavities(local: LocalPlan, messages: NDArray[Any]) -> tuple[Floats, Floats]
 
     Of a binary plan, the first is filled in for messages to others only: the rest follows from the second.
     """
-    if not isinstance(local, PairwisePlan):
+    if not isinstance(local, PairPlan):
         return np.zeros(0), np.zeros(0)
     if local.plan.family != "binary":
         return _general_cavities(local, messages)
@@ -128,7 +132,7 @@ def _cavities(local: LocalPlan, messages: NDArray[Any]) -> tuple[Floats, Floats]
     return rows.ravel(), logs.ravel()
 
 
-def _general_cavities(local: PairwisePlan, messages: NDArray[Any]) -> tuple[Floats, Floats]:
+def _general_cavities(local: PairPlan, messages: NDArray[Any]) -> tuple[Floats, Floats]:
     """Products of all messages to a unit but one, from those before it and those after it."""
     offsets, reverse = local.plan.graph.offsets, local.plan.model[1].astype(np.int64)
     states, degrees = local.states(), np.diff(offsets)
@@ -153,7 +157,7 @@ def _general_cavities(local: PairwisePlan, messages: NDArray[Any]) -> tuple[Floa
     return rows, before
 
 
-def _pair_energy(local: PairwisePlan, rows: Floats, logs: Floats, messages: NDArray[Any]) -> float:
+def _pair_energy(local: PairPlan, rows: Floats, logs: Floats, messages: NDArray[Any]) -> float:
     plan, count = local.plan, local.count
     reverse, binary = plan.model[1], local.plan.family == "binary"
     places = None if binary else offsets_of(local.states_of_senders())
@@ -194,7 +198,7 @@ def _factor_energy(local: FactorPlan, messages: NDArray[Any]) -> float:
     return backend.free_energy(local.plan, messages) - of_variables + local.log_scale
 
 
-def _pair_score(local: PairwisePlan, states: Integers, of_senders: Integers) -> float:
+def _pair_score(local: PairPlan, states: Integers, of_senders: Integers) -> float:
     starts = offsets_of(local.states())[:-1]
     total = float(local.log_unaries()[starts + states].sum())
     reverse = local.plan.model[1]
