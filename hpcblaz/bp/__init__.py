@@ -27,6 +27,7 @@ from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
 from hpcblaz.bp.partition import PartitionReport, partition, report_partition
 from hpcblaz.bp.partitioned import PartitionedModel, split
+from hpcblaz.bp.partitioned_files import read_partitioned
 from hpcblaz.bp.partitioned_grids import partitioned_ising
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
@@ -75,6 +76,7 @@ __all__ = [
     "read_log_partition",
     "read_marginals",
     "read_model",
+    "read_partitioned",
     "report_partition",
     "split",
     "stereo",

@@ -246,9 +246,3 @@ def _checked(owners: Any, model: FactorGraph | PairwiseModel, size: int) -> Inte
     if not fits:
         raise ConfigurationError(f"owners: expected {count} ranks from 0 to {size - 1}, got {found!r}")
     return found.astype(np.int64)
-
-
-def clamp_part(model: FactorGraph, numbers: Integers, evidence: dict[int, int]) -> FactorGraph:
-    """Return a part of a model with those variables observed that it has."""
-    place = {int(v): i for i, v in enumerate(numbers)} if evidence else {}
-    return model.clamp({place[v]: state for v, state in evidence.items() if v in place})
