@@ -23,6 +23,7 @@ from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
 from hpcblaz.bp.inference import infer
+from hpcblaz.bp.marginal_store import save_marginals
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
 from hpcblaz.bp.partition import PartitionReport, partition, report_partition
@@ -78,6 +79,7 @@ __all__ = [
     "read_model",
     "read_partitioned",
     "report_partition",
+    "save_marginals",
     "split",
     "stereo",
     "to_networkx",
