@@ -164,6 +164,8 @@ def _pair_energy(local: PairPlan, rows: Floats, logs: Floats, messages: NDArray[
     pairs = logs.reshape(-1, 2) if binary else logs
     total = 0.0
     for slots, tables in local.edge_chunks():
+        if not len(slots):
+            continue
         there = reverse[slots].astype(np.int64)
         if places is None:
             units = np.searchsorted(plan.graph.offsets, slots, "right") - 1

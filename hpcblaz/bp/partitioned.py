@@ -137,12 +137,12 @@ def part_of(model: FactorGraph | PairwiseModel, owners: Integers, rank: int) -> 
     if isinstance(model, PairwiseModel):
         return _pairwise_part(model, owners, rank)
     size = int(owners.max(initial=0)) + 1
-    return factor_part(model, owners, rank, answering(model.factor_offsets, model.scopes, model.variables, owners, size))
+    return factor_part(
+        model, owners, rank, answering(model.factor_offsets, model.scopes, model.variables, owners, size)
+    )
 
 
-def answering(
-    factor_offsets: Integers, scopes: Integers, variables: int, owners: Integers, size: int
-) -> Integers:
+def answering(factor_offsets: Integers, scopes: Integers, variables: int, owners: Integers, size: int) -> Integers:
     """Return which rank answers for each variable: that of its first factor; those of none are dealt out in turn."""
     factor_of_edge = np.repeat(np.arange(owners.size), np.diff(factor_offsets))
     answers = np.arange(variables) % size
@@ -242,7 +242,9 @@ def join_factors(
 def _checked(owners: Any, model: FactorGraph | PairwiseModel, size: int) -> Integers:
     count = model.variables if isinstance(model, PairwiseModel) else model.factors
     found = np.asarray(owners)
-    fits = found.shape == (count,) and found.dtype.kind in "iu" and (not count or 0 <= found.min() <= found.max() < size)
+    fits = (
+        found.shape == (count,) and found.dtype.kind in "iu" and (not count or 0 <= found.min() <= found.max() < size)
+    )
     if not fits:
         raise ConfigurationError(f"owners: expected {count} ranks from 0 to {size - 1}, got {found!r}")
     return found.astype(np.int64)

@@ -136,11 +136,11 @@ class _Uai:
         scopes = np.concatenate([self.scopes, np.array(lonely, np.int64)])
         owners = np.concatenate([owners, np.array(lonely, np.int64) % size])
         tables = self._tables(np.flatnonzero(owners[: arity.size] == rank))
-        more = [np.where(np.arange(self.cardinalities[v]) == evidence[v], 0.0, -np.inf) for v in lonely if v % size == rank]
+        more = [
+            np.where(np.arange(self.cardinalities[v]) == evidence[v], 0.0, -np.inf) for v in lonely if v % size == rank
+        ]
         answers = answering(offsets, scopes, self.cardinalities.size, owners, size)
-        part = join_factors(
-            self.cardinalities, offsets, scopes, owners, rank, answers, np.concatenate([tables, *more])
-        )
+        part = join_factors(self.cardinalities, offsets, scopes, owners, rank, answers, np.concatenate([tables, *more]))
         model = _clamped(part.model, part.numbers, evidence)
         return FactorPart(model, part.numbers, part.answers, part.owners, part.messages_of, rank)
 

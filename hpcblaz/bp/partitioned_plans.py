@@ -271,7 +271,9 @@ class PairwisePart:
             outgoing[rank] = slots[keys]
         tail = owners[sources[messages:]]
         incoming = {
-            rank: slice(messages + int(np.searchsorted(tail, rank)), messages + int(np.searchsorted(tail, rank, "right")))
+            rank: slice(
+                messages + int(np.searchsorted(tail, rank)), messages + int(np.searchsorted(tail, rank, "right"))
+            )
             for rank in np.unique(tail).tolist()
         }
         hearers = (np.arange(sent_by_others(messages, numbers) + 1), sources[reverse[messages:]])

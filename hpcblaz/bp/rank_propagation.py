@@ -13,6 +13,7 @@ from hpcblaz.mpi.links import totals
 
 __all__ = ["RankPropagation", "Sent"]
 
+_FEW = 1 << 14  # keys that are looked at one by one, of all ranks together
 _BITS = 11  # of a residual, that a histogram looks at
 
 
@@ -152,6 +153,8 @@ class RankPropagation(Propagation):
         """
         width = 8 * keys.dtype.itemsize
         keys = keys[~(keys <= self._tolerance)]  # others are not sent
+        if most * self.comm.size <= _FEW:
+            return self._own_share_of_few(keys, most)
         bits = keys.view(np.dtype(f"u{keys.dtype.itemsize}")) & ((1 << (width - 1)) - 1)
         own, wanted = 0, most
         for stop in range(width, 0, -_BITS):
@@ -169,3 +172,17 @@ class RankPropagation(Propagation):
         equal = self.comm.allgather([float(bits.size)])[:, 0].astype(np.int64)
         before = int(equal[: self.comm.rank].sum())
         return own + min(bits.size, max(0, wanted - before))
+
+    def _own_share_of_few(self, keys: NDArray[Any], most: int) -> int:
+        """Return the same, where all ranks can have the largest keys of each."""
+        own = np.full(most, -1.0)
+        largest = np.where(np.isnan(keys), np.inf, keys)
+        largest = np.partition(largest, -most)[-most:] if largest.size > most else largest
+        own[: largest.size] = largest
+        rows = self.comm.allgather(own)
+        least = np.partition(rows.ravel(), -most)[-most]
+        if least < 0:
+            return int(keys.size)
+        above, equal = (rows > least).sum(axis=1), (rows == least).sum(axis=1)
+        left = most - int(above.sum()) - int(equal[: self.comm.rank].sum())
+        return int(above[self.comm.rank]) + min(int(equal[self.comm.rank]), max(0, left))
