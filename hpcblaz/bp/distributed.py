@@ -181,7 +181,8 @@ class _Run:
                 if asked:
                     done = self.watch.updates / self.model.messages
                     raise StoppedError(
-                        f"stopped as asked after {done:.0f} iterations: the same command continues from {self.saved.path}"
+                        f"stopped as asked after {done:.0f} iterations: the same command continues from "
+                        f"{self.saved.path}"
                     )
             if status is not None:
                 return status

@@ -39,10 +39,10 @@ def assignment_of(cardinalities: Integers, beliefs: Floats) -> Integers:
         return np.zeros(0, np.int64)
     most = int(cardinalities.max())
     if (cardinalities == most).all():
-        return beliefs.reshape(-1, most).argmax(axis=1)
+        return np.asarray(beliefs.reshape(-1, most).argmax(axis=1), np.int64)
     padded = np.full((cardinalities.size, most), -1.0)
     padded[np.arange(most) < cardinalities[:, None]] = beliefs
-    return padded.argmax(axis=1)
+    return np.asarray(padded.argmax(axis=1), np.int64)
 
 
 def bethe_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> float:

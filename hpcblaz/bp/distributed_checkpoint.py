@@ -71,7 +71,7 @@ class InferenceCheckpoint:
         comm, local = self._model.comm, self._local
         with comm.together():
             parts = self._parts(propagation.messages)
-            sums = [zlib.crc32(part) for part in parts]
+            sums = [zlib.crc32(part.data) for part in parts]
         sections = comm.gather_objects([local.count, len(parts[2]), *sums])
         width = sum(part.nbytes for part in parts)
         starts = comm.gather_objects(width)
@@ -159,7 +159,7 @@ class InferenceCheckpoint:
             "sections": sections,
         }
         text = json.dumps(entries).encode()
-        text = self._model.comm.broadcast(text)  # times differ between ranks
+        text = bytes(self._model.comm.broadcast(text))  # times differ between ranks
         return _MAGIC + len(text).to_bytes(8, "little") + text
 
     def _read_head(self, file: BinaryIO) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class InferenceCheckpoint:
 
 
 def _write(descriptor: int, array: NDArray[Any], position: int) -> None:
-    view = memoryview(array).cast("B") if array.size else memoryview(b"")
+    view = memoryview(array.data).cast("B") if array.size else memoryview(b"")
     while view:
         written = os.pwrite(descriptor, view[: 1 << 30], position)
         view = view[written:]

@@ -1,6 +1,7 @@
 """Schedules on many ranks: what each sends, and when they tell each other.
 
-A schedule takes one step after the other. Its state is a few numbers, so that it can be written down and taken up again.
+A schedule takes one step after the other. Its state is a few numbers, so that it can be written down and taken up
+again.
 """
 
 from collections.abc import Callable

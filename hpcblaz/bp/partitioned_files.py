@@ -15,8 +15,8 @@ from hpcblaz.bp.partitioned_plans import FactorPart, PairwisePart, Part
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 from hpcblaz.bp.readers import read_model
 from hpcblaz.bp.tokens import Numbers, open_text
-from hpcblaz.bp.tokens import _pieces as pieces
 from hpcblaz.bp.tokens import _parse as numbers_of
+from hpcblaz.bp.tokens import _pieces as pieces
 from hpcblaz.bp.uai import _read_scopes as read_scopes
 from hpcblaz.errors import FileFormatError, ModelError
 from hpcblaz.mpi import communicator
@@ -266,5 +266,7 @@ def _until_tables(stream: Iterator[Any]) -> Floats:
 
 def _clamped(model: FactorGraph, numbers: Integers, evidence: dict[int, int]) -> FactorGraph:
     """Return a part of a model with those variables observed that it has."""
-    seen = np.flatnonzero(np.isin(numbers, list(evidence))) if evidence else []
+    if not evidence:
+        return model
+    seen = np.flatnonzero(np.isin(numbers, list(evidence)))
     return model.clamp({int(place): evidence[int(numbers[place])] for place in seen})

@@ -181,13 +181,20 @@ class GridPart:
         with np.errstate(divide="ignore"):
             return np.log(weights, out=weights)
 
-    def strengths(self) -> tuple[Floats, Floats]:
+    def strengths(self, begin: int = 0, end: int | None = None) -> tuple[Floats, Floats]:
         """Return the couplings of edges along rows, and across them, with zeros where the grid ends.
 
-        Column j of the first are the edges on the left of column j of the block, row i of the second those above row i.
+        Column j of the first are the edges on the left of column j of the block, row i of the second those above row i,
+        and in the last row those below.
+
+        Parameters
+        ----------
+        begin, end : int
+            Some rows of the block. Default: all.
         """
         top, _, left, right = self.block
-        height, width = self.shape
+        height, width = (self.shape[0] if end is None else end) - begin, self.shape[1]
+        top += begin
         along, across = np.zeros((height, width + 1)), np.zeros((height + 1, width))
         first, last = max(0, left - 1), min(self.columns - 1, right)
         vertices, edges = self.rows * self.columns, self.rows * (self.columns - 1)
@@ -229,7 +236,7 @@ class GridPart:
         diagonals = np.arange(height)[:, None] + np.arange(width)
         above = np.maximum(0, np.arange(height + width - 1) - (width - 1))
         starts = (self.levels[:-1] - above).astype(np.uint32)
-        return starts[diagonals] + np.arange(height, dtype=np.uint32)[:, None]
+        return np.asarray(starts[diagonals] + np.arange(height, dtype=np.uint32)[:, None], np.uint32)
 
     @property
     def levels(self) -> Integers:
@@ -239,11 +246,16 @@ class GridPart:
         lengths = np.minimum(np.minimum(steps, steps[::-1]) + 1, min(height, width))
         return offsets_of(lengths)
 
-    def slots(self) -> tuple[Integers, list[NDArray[np.uint32]], list[NDArray[np.bool_]]]:
-        """Return where the messages of each unit begin, those to the left, right, up and down, and if they are there."""
+    def there(self) -> list[NDArray[np.bool_]]:
+        """Return which columns have neighbours to the left and to the right, and which rows have some up and down."""
         (height, width), (left, right, up, down) = self.shape, self.sides
         columns, rows = np.arange(width), np.arange(height)[:, None]
-        there = [columns >= 1 - left, columns < width - 1 + right, rows >= 1 - up, rows < height - 1 + down]
+        return [columns >= 1 - left, columns < width - 1 + right, rows >= 1 - up, rows < height - 1 + down]
+
+    def slots(self) -> tuple[Integers, list[NDArray[np.uint32]], list[NDArray[np.bool_]]]:
+        """Return where messages of units begin, those to the left, right, up and down, and if they are there."""
+        height, width = self.shape
+        there = self.there()
         degrees = np.zeros((height, width), np.uint8)
         for mask in there:
             degrees += mask
@@ -270,11 +282,11 @@ class GridPart:
         first = rows * (self.columns - 1) + columns, edges + rows * self.columns + columns
         strengths = along[:, :-1], along[:, 1:], across[:-1], across[1:]
         # This block without the side of a way, and without the other one: neighbours in that way, and where they are
-        parts = [np.s_[:, 1:], np.s_[:, :-1], np.s_[1:], np.s_[:-1]]
-        ends = [np.s_[:, 0], np.s_[:, -1], np.s_[0], np.s_[-1]]
+        parts: list[Any] = [np.s_[:, 1:], np.s_[:, :-1], np.s_[1:], np.s_[:-1]]
+        ends: list[Any] = [np.s_[:, 0], np.s_[:, -1], np.s_[0], np.s_[-1]]
         by_way, outgoing, incoming, hearers = self._neighbours(), {}, {}, []
         for way in range(4):
-            back, step = way ^ 1, (1, self.columns)[way // 2]
+            back = way ^ 1
             some = np.broadcast_to(there[way], (height, width))
             here = slots[way][some]
             shift = (1 if way < 2 else self.columns) if back > way else 0
@@ -301,7 +313,7 @@ class GridPart:
             incoming=incoming,
             hearers=(np.arange(len(numbers) - count + 1), np.concatenate([*hearers, np.zeros(0, np.int64)])),
             unit_variables=np.zeros(0, np.int64),
-            owned=own.ravel(),
+            owned=own.ravel().astype(np.int64),
             log_scale=0.0,
             part=self,
         )
@@ -350,12 +362,15 @@ class GridPlan(LocalPlan):
 
     def edge_chunks(self) -> Iterator[EdgeChunk]:
         """Yield the edges that this rank counts: those to the right and down."""
-        _, slots, there = self.part.slots()
-        along, across = self.part.strengths()
-        each = max(1, _CHUNK // self.part.shape[1])
-        for way, strengths in ((1, along[:, 1:]), (3, across[1:])):
-            some = np.broadcast_to(there[way], self.part.shape)
-            for first in range(0, self.part.shape[0], each):
-                rows = slice(first, first + each)
-                tables = strengths[rows][some[rows]][:, None, None] * _SIGNS
-                yield EdgeChunk(slots[way][rows][some[rows]].astype(np.int64), tables)
+        part = self.part
+        height, width = part.shape
+        left, right, up, down = part.there()
+        for begin in range(0, height, max(1, _CHUNK // width)):
+            end = min(height, begin + max(1, _CHUNK // width))
+            along, across = part.strengths(begin, end)
+            starts = self.plan.graph.offsets[part.positions[begin:end]] + left
+            here = np.broadcast_to(right, starts.shape)
+            yield EdgeChunk(starts[here], along[:, 1:][here][:, None, None] * _SIGNS)
+            starts += right + up[begin:end].astype(np.int64)
+            here = np.broadcast_to(down[begin:end], starts.shape)
+            yield EdgeChunk(starts[here], across[1:][here][:, None, None] * _SIGNS)

@@ -1,8 +1,8 @@
 """Parts of models as the kernels take them: what a rank sends itself, and behind it a tail of what it is told.
 
 A rank computes the messages of its own units, in the order of `plan.numbers`. What its units hear from units of others
-stands behind them, sorted by the rank that sends it, so that what comes in is copied in one piece. Products are taken in
-the order of the message numbers of the whole model, on every rank as on one: they are the same bits.
+stands behind them, sorted by the rank that sends it, so that what comes in is copied in one piece. Products are taken
+in the order of the message numbers of the whole model, on every rank as on one: they are the same bits.
 """
 
 from collections.abc import Iterator
@@ -323,7 +323,7 @@ class PairwisePlan(LocalPlan):
     def log_unaries(self) -> Floats:
         """Return the logarithms of the weights of all units of this rank, one unit after the other."""
         model, mine = self.part.model, self.order[: self.plan.units]
-        return model.log_unaries[ranges(model.unary_offsets[:-1][mine], model.cardinalities[mine])]
+        return np.asarray(model.log_unaries[ranges(model.unary_offsets[:-1][mine], model.cardinalities[mine])])
 
     def states(self) -> Integers:
         """Return how many states each unit of this rank has."""
