@@ -6,7 +6,13 @@
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
     Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
-``plotting``, ``benchmark``
+``partitioned``, ``distributed``
+    Models dealt out to ranks, and inference on them: ``partition`` and ``bisection`` say who gets what,
+    ``partitioned_plans``, ``partitioned_pairs``, ``partitioned_factors``, ``partitioned_files`` and
+    ``partitioned_grids`` make the parts, ``rank_propagation``,
+    ``distributed_schedules``, ``distributed_answers``, ``distributed_result`` and ``distributed_checkpoint`` are what
+    inference is made with, and ``marginal_store`` is where answers go.
+``plotting``, ``benchmark``, ``scaling_benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``
     Files: ``uai``, ``libdai``, ``rnbp``, and ``solutions``; ``tokens`` and ``writing`` are their numbers.
@@ -22,7 +28,7 @@ from hpcblaz.bp.distributed import infer_partitioned
 from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
-from hpcblaz.bp.inference import infer
+from hpcblaz.bp.inferring import infer
 from hpcblaz.bp.marginal_store import save_marginals
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx

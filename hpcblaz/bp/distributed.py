@@ -110,18 +110,18 @@ def infer_partitioned(
             propagation = RankPropagation(local, comm, local.uniform(), task == "map", damping, tolerance)
         run = _Run(model, local, propagation, watch, stop, None)
         saved: InferenceCheckpoint | None = None
-        state: dict[str, object] = {}
+        state: dict[str, object] | None = None
         if checkpoint is not None:
             facts = {"task": task, "schedule": schedule, "tolerance": tolerance, "damping": damping,
                      "local_sweeps": local_sweeps, "options": list(vars(options).values())}  # fmt: skip
             saved = InferenceCheckpoint(Path(checkpoint), facts, model, local, checkpoint_seconds)
             state = saved.load(propagation, watch, restart)
-            if state and say is not None and comm.rank == 0:
+            if state is not None and say is not None and comm.rank == 0:
                 say(f"continuing after {watch.updates / max(1, model.messages):.0f} iterations")
             run.saved = saved
         preparation = watch.elapsed()
         steps = schedule_on_ranks(
-            schedule, propagation, run.report, options, model.messages, model.variables, local_sweeps, state
+            schedule, propagation, run.report, options, model.messages, model.variables, local_sweeps, state or {}
         )
         status = run.to_the_end(steps)
         if saved is not None and status == "converged":

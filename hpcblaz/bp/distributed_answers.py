@@ -6,8 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend import messages as backend
+from hpcblaz.bp.partitioned_factors import FactorPlan
 from hpcblaz.bp.partitioned_grids import GridPlan
-from hpcblaz.bp.partitioned_plans import FactorPlan, LocalPlan, PairwisePlan
+from hpcblaz.bp.partitioned_pairs import PairwisePlan
+from hpcblaz.bp.partitioned_plans import LocalPlan
 from hpcblaz.bp.plans import impossible_variable
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges, sums
 from hpcblaz.mpi import Communicator

@@ -101,8 +101,8 @@ class InferenceCheckpoint:
                 file.discard()
         self._last = time.monotonic()
 
-    def load(self, propagation: RankPropagation, watch: Watch, restart: bool) -> dict[str, Any]:
-        """Take up what was written, if there is something; return the state of the schedule, or nothing.
+    def load(self, propagation: RankPropagation, watch: Watch, restart: bool) -> dict[str, Any] | None:
+        """Take up what was written, if there is something; return the state of the schedule then.
 
         Raises
         ------
@@ -115,9 +115,9 @@ class InferenceCheckpoint:
         """
         comm = self._model.comm
         there = bool(comm.broadcast(comm.rank == 0 and self.path.exists() and not restart))
-        found: dict[str, Any] = {}
         if not there:
-            return found
+            return None
+        found: dict[str, Any] = {}
         with comm.together(), storage_errors("read", self.path), open(self.path, "rb") as file:
             found = self._read_head(file)
             self._check(found["facts"])

@@ -253,8 +253,7 @@ def _metis(offsets: Integers, neighbours: Integers, strengths: Integers, weights
     scale = max(1, math.ceil(float(weights.sum()) / 2**30))  # METIS counts in 32 bits
     _, found = pymetis.part_graph(
         parts,
-        xadj=offsets,
-        adjncy=neighbours,
+        adjacency=pymetis.CSRAdjacency(offsets, neighbours),
         vweights=weights // scale,
         eweights=strengths,
         options=pymetis.Options(seed=0),

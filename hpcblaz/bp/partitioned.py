@@ -8,7 +8,9 @@ import numpy as np
 
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.partition import PartitionReport, partition
-from hpcblaz.bp.partitioned_plans import FactorPart, PairwisePart, Part
+from hpcblaz.bp.partitioned_factors import FactorPart
+from hpcblaz.bp.partitioned_pairs import PairwisePart
+from hpcblaz.bp.partitioned_plans import Part
 from hpcblaz.bp.ragged import Integers, offsets_of, ranges
 from hpcblaz.errors import ConfigurationError, ModelError
 from hpcblaz.mpi import Communicator, communicator

@@ -11,7 +11,9 @@ from hpcblaz.bp.checks import evidence_arrays, table_sizes
 from hpcblaz.bp.models import FactorGraph
 from hpcblaz.bp.partition import partition_factors, partition_variables
 from hpcblaz.bp.partitioned import PartitionedModel, answering, join_factors, split
-from hpcblaz.bp.partitioned_plans import FactorPart, PairwisePart, Part
+from hpcblaz.bp.partitioned_factors import FactorPart
+from hpcblaz.bp.partitioned_pairs import PairwisePart
+from hpcblaz.bp.partitioned_plans import Part
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 from hpcblaz.bp.readers import read_model
 from hpcblaz.bp.tokens import Numbers, open_text

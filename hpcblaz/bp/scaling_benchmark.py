@@ -12,7 +12,7 @@ import math
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from hpcblaz.bp.distributed import infer_partitioned
 from hpcblaz.bp.distributed_answers import bethe_of
 from hpcblaz.bp.partition import grid_splits
 from hpcblaz.bp.partitioned_grids import partitioned_ising
-from hpcblaz.bp.rank_propagation import RankPropagation
+from hpcblaz.bp.rank_propagation import RankPropagation, Sent
 from hpcblaz.errors import CommunicatorError
 from hpcblaz.mpi import world
 from hpcblaz.mpi.links import totals
@@ -108,18 +108,18 @@ def _run_rank(size: tuple[int, int], schedule: str, rounds: int, repeats: int, p
     propagation = RankPropagation(local, timed, local.uniform(), False, 0.0, _NEVER)
     if schedule == "rnbp":
         propagation.compute_all()
-    step = {
+    steps: dict[str, Callable[[], Sent]] = {
         "lbp": propagation.flood_all,
         "sweep": lambda: propagation.sweep_all(1, False)[0],
         "rnbp": lambda: propagation.draw_all(_SHARE, 0),
-    }[schedule]
+    }
     seconds, shares, bytes_sent, updates = [], [], 0.0, 0.0
     for _ in range(repeats):
         timed.barrier()
         traffic.clear()
         begin = time.perf_counter()
         for _ in range(rounds):
-            sent = step()
+            sent = steps[schedule]()
             updates = float(totals(timed, [sent.updates, sent.left], np.zeros(5)).sums[0])
         taken = time.perf_counter() - begin
         rows = comm.allgather([taken, traffic.seconds, float(traffic.bytes_sent)])

@@ -17,6 +17,7 @@ from slurm.one_machine import CARDS, OneMachine, missing
 
 import hpcblaz as hb
 from hpcblaz.mpi.launch import library_info
+from hpcblaz.mpi.spawn import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNKS = 40
@@ -301,6 +302,25 @@ def test_a_script_without_arguments_says_what_it_expects(cluster: Cluster, time_
     job = cluster.submit(script, options="--nodes=1 --ntasks-per-node=1")
     assert cluster.wait(job) == "FAILED"
     assert re.match(r"expected .*, got .*: sbatch .*slurm/", cluster.output(job)), cluster.output(job)
+
+
+def test_belief_propagation_is_continued(cluster: Cluster, time_is_up: str) -> None:
+    """The same command line under mpirun finds the same, without a break."""
+    settings = ["--size", "200,200", "--coupling", "9", "--schedule", "lbp", "--max-iterations", "1200"]
+    command = ["bp", "infer", "--generate", "ising", *settings, "--checkpoint-every", "0.1"]
+    arguments = [*command, "--checkpoint", "bp.messages", "-o", "bp.MAR"]
+    job = cluster.submit("cpu.sbatch", *arguments, options="--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1")
+    cluster.wait(job, lambda: (cluster.folder / "bp.messages").exists())
+    cluster.machine.run("scancel", "--signal=TERM", job)
+    assert cluster.wait(job) == "COMPLETED", cluster.output(job)
+    output = cluster.output(job)
+    assert re.search(r"stopped as asked after \d+ iterations", output) and "continuing after " in output, output
+    assert cluster.facts(job)["Restarts"] == "1"
+    other = [str(cluster.folder / name) for name in ("other.messages", "other.MAR")]
+    more = [*command, "--checkpoint", other[0], "-o", other[1]]
+    done = run_ranks(["-m", "hpcblaz.cli.main", *more], 3, timeout=PATIENCE, merge=True)
+    assert done.status == 0, done.output
+    assert (cluster.folder / "bp.MAR").read_bytes() == Path(other[1]).read_bytes()
 
 
 def test_a_job_whose_time_is_up_is_continued(cluster: Cluster, time_is_up: str, expected: dict[str, bytes]) -> None:
