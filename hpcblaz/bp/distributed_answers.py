@@ -55,7 +55,8 @@ def bethe_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> fl
         else:
             rows, logs = _cavities(local, messages)
     if isinstance(local, PairPlan):
-        links = local.links(comm, local.states_of_senders())
+        binary = local.plan.family == "binary"
+        links = local.cut_links(comm, 2) if binary else local.links(comm, local.states_of_senders())
         links.begin(rows)
         links.finish(rows)
         with comm.together():
@@ -71,15 +72,14 @@ def score_of(local: LocalPlan, messages: NDArray[Any], comm: Communicator) -> fl
         if isinstance(local, FactorPlan):
             own = _factor_score(local, states)
         else:
-            units = np.repeat(np.arange(local.plan.units), np.diff(local.plan.graph.offsets))
-            of_senders = np.zeros(len(local.numbers), np.int64)
-            of_senders[: local.count] = states[units]
+            cut = np.zeros(len(local.abroad) + len(local.numbers) - local.count, np.int64)
+            cut[: len(local.abroad)] = states[_units(local, local.abroad)]
     if isinstance(local, PairPlan):
-        links = local.links(comm, np.ones(len(local.numbers), np.int64))
-        links.begin(of_senders)
-        links.finish(of_senders)
+        links = local.cut_links(comm, 1)
+        links.begin(cut)
+        links.finish(cut)
         with comm.together():
-            own = _pair_score(local, states, of_senders)
+            own = _pair_score(local, states, cut)
     return float(comm.allgather([own]).sum())
 
 
@@ -120,17 +120,17 @@ def _log_beliefs(local: PairPlan, messages: NDArray[Any]) -> Floats:
 def _cavities(local: LocalPlan, messages: NDArray[Any]) -> tuple[Floats, Floats]:
     """Return what senders know without those that they tell, and all that units know, as logarithms.
 
-    Of a binary plan, the first is filled in for messages to others only: the rest follows from the second.
+    Of a binary plan, the first has the messages that others hear only, and room for those of the tail: the rest follows
+    from the second.
     """
     if not isinstance(local, PairPlan):
         return np.zeros(0), np.zeros(0)
     if local.plan.family != "binary":
         return _general_cavities(local, messages)
     logs = _log_beliefs(local, messages)
-    rows = np.zeros((len(local.numbers), 2))
-    abroad = np.concatenate([*local.outgoing.values(), np.zeros(0, np.int64)])
-    units = np.searchsorted(local.plan.graph.offsets, abroad, "right") - 1
-    rows[abroad] = logs[units] - _log_pairs(messages[local.plan.model[1][abroad]])
+    abroad = local.abroad
+    rows = np.zeros((len(abroad) + len(local.numbers) - local.count, 2))
+    rows[: len(abroad)] = logs[_units(local, abroad)] - _log_pairs(messages[local.plan.model[1][abroad]])
     return rows.ravel(), logs.ravel()
 
 
@@ -170,12 +170,10 @@ def _pair_energy(local: PairPlan, rows: Floats, logs: Floats, messages: NDArray[
             continue
         there = reverse[slots].astype(np.int64)
         if places is None:
-            units = np.searchsorted(plan.graph.offsets, slots, "right") - 1
-            first = pairs[units] - _log_pairs(messages[there])
-            second = rows.reshape(-1, 2)[there]
-            inner = there < count
-            targets = plan.graph.variables[slots[inner]]
-            second[inner] = pairs[targets] - _log_pairs(messages[slots[inner]])
+            first = pairs[_units(local, slots)] - _log_pairs(messages[there])
+            second = pairs[plan.graph.variables[slots]] - _log_pairs(messages[slots])
+            cut = there >= count
+            second[cut] = rows.reshape(-1, 2)[len(local.abroad) + there[cut] - count]
         else:
             first = rows[places[slots][:, None] + np.arange(tables.shape[1])]
             second = rows[places[there][:, None] + np.arange(tables.shape[2])]
@@ -202,13 +200,21 @@ def _factor_energy(local: FactorPlan, messages: NDArray[Any]) -> float:
     return backend.free_energy(local.plan, messages) - of_variables + local.log_scale
 
 
-def _pair_score(local: PairPlan, states: Integers, of_senders: Integers) -> float:
+def _pair_score(local: PairPlan, states: Integers, cut: Integers) -> float:
     starts = offsets_of(local.states())[:-1]
     total = float(local.log_unaries()[starts + states].sum())
-    reverse = local.plan.model[1]
+    reverse, count = local.plan.model[1], local.count
     for slots, tables in local.edge_chunks():
-        total += float(tables[np.arange(len(slots)), of_senders[slots], of_senders[reverse[slots]]].sum())
+        there = reverse[slots].astype(np.int64)
+        second = states[local.plan.graph.variables[slots]]
+        second[there >= count] = cut[len(local.abroad) + there[there >= count] - count]
+        total += float(tables[np.arange(len(slots)), states[_units(local, slots)], second].sum())
     return total
+
+
+def _units(local: LocalPlan, messages: Integers) -> Integers:
+    """Return which unit sends each of some messages of this rank."""
+    return np.searchsorted(local.plan.graph.offsets, messages, "right") - 1
 
 
 def _factor_score(local: FactorPlan, states: Integers) -> float:

@@ -171,12 +171,18 @@ class GridPart:
         facts = np.array([self.rows, self.columns, self.coupling, self.seed], np.float64)
         return digest(np.array([-1]), facts, np.array([4]))
 
-    def log_weights(self) -> Floats:
-        """Return the logarithms of the weights of this rank's variables: float64, shape (rows, columns, 2)."""
-        top, bottom, left, right = self.block
-        weights = np.empty((*self.shape, 2))
-        for row in range(top, bottom):
-            weights[row - top, :, 0] = self._numbers(row * self.columns + left, right - left)
+    def log_weights(self, begin: int = 0, end: int | None = None) -> Floats:
+        """Return the logarithms of weights: float64, shape (rows, columns, 2).
+
+        Parameters
+        ----------
+        begin, end : int
+            Some rows of the block. Default: all.
+        """
+        top, _, left, right = self.block
+        weights = np.empty(((self.shape[0] if end is None else end) - begin, self.shape[1], 2))
+        for row in range(top + begin, top + begin + len(weights)):
+            weights[row - top - begin, :, 0] = self._numbers(row * self.columns + left, right - left)
         np.subtract(1, weights[..., 0], out=weights[..., 1])
         with np.errstate(divide="ignore"):
             return np.log(weights, out=weights)
@@ -348,8 +354,10 @@ class GridPlan(LocalPlan):
 
     def log_unaries(self) -> Floats:
         """Return the logarithms of the weights of all units of this rank, one unit after the other."""
-        found = np.empty((self.plan.units, 2))
-        found[self.part.positions] = self.part.log_weights()
+        found, (height, width) = np.empty((self.plan.units, 2)), self.part.shape
+        for begin in range(0, height, max(1, _CHUNK // width)):
+            end = min(height, begin + max(1, _CHUNK // width))
+            found[self.part.positions[begin:end]] = self.part.log_weights(begin, end)
         return found.ravel()
 
     def states(self) -> Integers:

@@ -134,8 +134,7 @@ class LocalPlan:
     @cached_property
     def boundary(self) -> Integers:
         """The units that others hear, ascending."""
-        heard = np.concatenate([*self.outgoing.values(), np.zeros(0, np.int64)])
-        return np.unique(np.searchsorted(self.plan.graph.offsets, heard, "right") - 1)
+        return np.unique(np.searchsorted(self.plan.graph.offsets, self.abroad, "right") - 1)
 
     @property
     def entries(self) -> int:
@@ -148,6 +147,21 @@ class LocalPlan:
             return np.ones(len(self.numbers), self.plan.precision)
         sizes = np.diff(self.plan.places)
         return np.repeat(1.0 / sizes, sizes)
+
+    @cached_property
+    def abroad(self) -> Integers:
+        """The messages that others hear, rank by rank; one that two ranks hear is there twice."""
+        return np.concatenate([*self.outgoing.values(), np.zeros(0, np.int64)])
+
+    def cut_links(self, comm: Communicator, width: int) -> Links:
+        """Return how rows of so many numbers are exchanged: those of `abroad`, and then those of the tail."""
+        outgoing, at = {}, 0
+        for rank, slots in self.outgoing.items():
+            outgoing[rank] = np.arange(at * width, (at + len(slots)) * width)
+            at += len(slots)
+        shift = at - self.count
+        incoming = {r: slice((s.start + shift) * width, (s.stop + shift) * width) for r, s in self.incoming.items()}
+        return Links(comm, outgoing, incoming)
 
     def links(self, comm: Communicator, lengths: Integers | None = None) -> Links:
         """Return how messages are exchanged, or other rows of numbers, one for each message.

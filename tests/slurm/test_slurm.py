@@ -24,9 +24,11 @@ CHUNKS = 40
 PATIENCE = 60  # seconds for a job that nothing holds up
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 HPCBLAZ = f"""#!{sys.executable}
-# hpcblaz with small chunks. Of a job's first start each takes $PAUSE seconds, and rank $KILLED dies at its third one.
+# hpcblaz with small chunks. Of a job's first start each takes $PAUSE seconds, and rank $KILLED dies at its third one;
+# a checkpoint of messages takes as long.
 # With $HOLD a file takes a minute to be complete.
 import os, signal, sys, time
+from hpcblaz.bp import distributed
 from hpcblaz.cli.main import main
 from hpcblaz.fields import converting
 from hpcblaz.mpi import atomic
@@ -41,6 +43,12 @@ class Slow(converting.Checkpoint):
         super().write(name, data)
         self.written += 1
 converting.Checkpoint = Slow
+class SlowMessages(distributed.InferenceCheckpoint):
+    def save(self, *arguments):
+        super().save(*arguments)
+        if "SLURM_RESTART_COUNT" not in os.environ:
+            time.sleep(float(os.environ.get("PAUSE", "0")))
+distributed.InferenceCheckpoint = SlowMessages
 if "HOLD" in os.environ:
     atomic.AtomicFile.commit = lambda file: time.sleep(60)
 sys.exit(main())
@@ -306,10 +314,11 @@ def test_a_script_without_arguments_says_what_it_expects(cluster: Cluster, time_
 
 def test_belief_propagation_is_continued(cluster: Cluster, time_is_up: str) -> None:
     """The same command line under mpirun finds the same, without a break."""
-    settings = ["--size", "200,200", "--coupling", "9", "--schedule", "lbp", "--max-iterations", "1200"]
-    command = ["bp", "infer", "--generate", "ising", *settings, "--checkpoint-every", "0.1"]
+    settings = ["--size", "60,90", "--coupling", "9", "--schedule", "lbp", "--max-iterations", "25"]
+    command = ["bp", "infer", "--generate", "ising", *settings, "--checkpoint-every", "1e-3"]
     arguments = [*command, "--checkpoint", "bp.messages", "-o", "bp.MAR"]
-    job = cluster.submit("cpu.sbatch", *arguments, options="--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1")
+    options = "--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1"
+    job = cluster.submit("cpu.sbatch", *arguments, options=options, PAUSE="2")
     cluster.wait(job, lambda: (cluster.folder / "bp.messages").exists())
     cluster.machine.run("scancel", "--signal=TERM", job)
     assert cluster.wait(job) == "COMPLETED", cluster.output(job)
