@@ -8,15 +8,30 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from cuda_kernels import build_together
 
-from hpcblaz.backend import cpu, cuda_build, cuda_report, gpu, gpu_quantised, quantised
+from hpcblaz.backend import (
+    cpu,
+    cuda_build,
+    cuda_message_report,
+    cuda_report,
+    gpu,
+    gpu_messages,
+    gpu_quantised,
+    messages,
+    quantised,
+)
 from hpcblaz.backend.blocks import BlockGrid
+from hpcblaz.backend.compile import fits_registers
 from hpcblaz.backend.payload import Numerics
+from hpcblaz.bp import FactorGraph, ising, potts
+from hpcblaz.bp.plans import prepare
 from hpcblaz.fields.codec import BlockCodec, empty_blocks
 
 compiler = pytest.mark.skipif(
@@ -29,10 +44,53 @@ SPILLED: set[tuple[str, str, tuple[int, ...]]] = set()
 CONTRACTED = {"sums", "moments", "products", "block_moments", "combine", "combine_fixed"}
 
 
+# The older card has as many registers for a thread, and less shared memory, which is reckoned for both
+OLDER, NEWER = cuda_report.ARCHITECTURES
+
+
+def for_the_older_card() -> list[cuda_report.Specialisation]:
+    """Return one variant of each kernel and form: the one that takes most registers."""
+    found = {}
+    for kernel in cuda_report.specialisations():
+        if kernel.architecture == OLDER:
+            best = found.setdefault((kernel.name, kernel.form), kernel)
+            if (kernel.in_registers, kernel.precision) > (best.in_registers, best.precision):
+                found[kernel.name, kernel.form] = kernel
+    return list(found.values())
+
+
+def for_the_newer_card() -> list[cuda_report.Specialisation]:
+    """Return every variant of every kernel."""
+    return [kernel for kernel in cuda_report.specialisations() if kernel.architecture == NEWER]
+
+
+def for_other_shapes() -> list[cuda_report.Specialisation]:
+    """Return the kernels that transform blocks, for other block shapes: in memory if there is no other way."""
+    return [
+        kernel
+        for kernel in cuda_report.specialisations(cuda_report.SHAPES[1:])
+        if kernel.name in ("measure", "encode_fixed") and kernel.precision == "float32"
+        if kernel.architecture == NEWER
+        if kernel.in_registers == fits_registers(kernel.sides)
+    ]
+
+
+def test_every_kernel_is_compiled_for_every_card() -> None:
+    every = {(name, form) for _, name, form, _ in cuda_report.KERNELS}
+    for kernels in (for_the_older_card(), for_the_newer_card()):
+        assert {(kernel.name, kernel.form) for kernel in kernels} == every
+    assert {kernel.sides for kernel in for_other_shapes()} == set(cuda_report.SHAPES[1:])
+
+
+@pytest.fixture(scope="module")
+def built() -> dict[cuda_report.Specialisation, cuda_build.CudaCode]:
+    return build_together([*for_the_older_card(), *for_the_newer_card(), *for_other_shapes()])
+
+
 @compiler
-def test_every_kernel_compiles_without_local_memory(tmp_path: Path) -> None:
-    wanted = cuda_report.specialisations()
-    codes = cuda_report.build_all(wanted)
+def test_every_kernel_compiles_without_local_memory(built: dict[cuda_report.Specialisation, Any]) -> None:
+    wanted = [*for_the_older_card(), *for_the_newer_card()]
+    codes = [built[kernel] for kernel in wanted]
     for kernel, code in zip(wanted, codes, strict=True):
         where = (kernel.name, kernel.precision, kernel.sides)
         assert code.path.stat().st_size > 1000, where
@@ -47,7 +105,8 @@ def test_every_kernel_compiles_without_local_memory(tmp_path: Path) -> None:
             for argument in leaves(cuda_report.arguments(kernel.name, kernel.precision, kernel.form))
         )
         assert code.parameters == flat, where
-        assert cuda_report.tiles_at_once(kernel, code) >= 2, where
+        for card in cuda_report.ARCHITECTURES:
+            assert cuda_report.tiles_at_once(replace(kernel, architecture=card), code) >= 2, (where, card)
     table = cuda_report.table(wanted, codes)
     committed = Path(__file__).parents[1] / "docs" / "results" / "kernels.md"
     for kernel in {kernel.name for kernel in wanted}:
@@ -65,20 +124,15 @@ def leaves(arguments: Any) -> Iterator[cuda_report.Argument]:
 
 @compiler
 @pytest.mark.parametrize("sides", cuda_report.SHAPES[1:], ids=str)
-def test_other_block_shapes_compile(sides: tuple[int, int, int, int]) -> None:
-    wanted = [
-        kernel
-        for kernel in cuda_report.specialisations((sides,))
-        if kernel.name in ("measure", "encode_fixed") and kernel.precision == "float32"
-        if kernel.architecture == (9, 0)
-    ]
-    for kernel, code in zip(wanted, cuda_report.build_all(wanted), strict=True):
-        assert code.stack_bytes == code.spill_bytes == 0, kernel
+def test_other_block_shapes_compile(built: dict[cuda_report.Specialisation, Any], sides: tuple[int, ...]) -> None:
+    for kernel in for_other_shapes():
+        if kernel.sides == sides:
+            assert built[kernel].stack_bytes == built[kernel].spill_bytes == 0, kernel
 
 
 @compiler
 def test_a_second_start_compiles_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = next(k for k in cuda_report.specialisations() if k.name == "sums")
+    kernel = next(kernel for kernel in for_the_newer_card() if kernel.name == "sums")
     code = kernel.build()
     monkeypatch.setattr(cuda_build, "_compile", lambda *_: pytest.fail("compiled again"))
     assert kernel.build() == code
@@ -136,12 +190,70 @@ def test_kernels_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPat
         assert found == described(cuda_report.arguments(name, precision, form)), (name, form, precision)
 
 
+@compiler
+def test_every_kernel_of_messages_compiles_without_local_memory() -> None:
+    wanted = cuda_message_report.specialisations()
+    codes = cuda_report.build_all(wanted)
+    committed = (Path(__file__).parents[1] / "docs" / "results" / "message_kernels.md").read_text()
+    for kernel, code in zip(wanted, codes, strict=True):
+        assert code.stack_bytes == code.spill_bytes == 0, kernel
+        assert code.contracted == 0, f"{kernel}: a product and a sum became one operation: not what the CPU does"
+        types = cuda_message_report.arguments(kernel.name, kernel.family, kernel.precision)
+        assert code.parameters == sum(5 + 2 * a.ndim if a.ndim else 1 for a in leaves(types)), kernel
+        assert cuda_report.tiles_at_once(kernel, code) >= gpu_messages._AT_ONCE, kernel
+        assert f"| {kernel.name} |" in committed, f"docs/results/message_kernels.md has no {kernel.name}: make it anew"
+    assert cuda_message_report.table(wanted, codes).count("\n") == len(wanted) + 2
+
+
+def test_kernels_of_messages_are_compiled_as_they_are_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: dict[tuple[str, str, str], Any] = {}
+    together = set()
+
+    def note(xp, kernel, arguments, tiles, shared, at_once=False):  # type: ignore[no-untyped-def]
+        launched[kernel.__name__, plan.family, plan.precision] = described(arguments)
+        assert shared == 0
+        if at_once:
+            together.add(kernel.__name__)
+
+    monkeypatch.setattr(gpu, "SIMULATED", True)
+    monkeypatch.setattr(gpu_messages, "SIMULATED", True)
+    monkeypatch.setattr(gpu_messages, "launch", note)
+    gpu.array_module.cache_clear()
+    table = np.ones((2, 2, 2))
+    models = [(ising(3, 1.0), "float32"), (ising(3, 1.0), "float64"), (potts(3, 3, 1.0), "float64"),
+              (FactorGraph.from_tables([2, 2, 2], [((0, 1, 2), table)]), "float64")]  # fmt: skip
+    try:
+        for model, precision in models:
+            prepared = prepare(model, precision)
+            plan = prepared.plan
+            found = gpu_messages.GpuPropagation(plan, prepared.uniform(), False, 0.0, 1e-4)
+            monkeypatch.setattr(gpu_messages, "SIMULATED", False)
+            found._widest, found._processors = 10**6, 100
+            found.sweep(1, True)
+            monkeypatch.setattr(gpu_messages, "SIMULATED", True)
+            found.compute()
+            found.measure()
+            found.send_drawn(0.5, 0)
+            found.send_largest(3)
+    finally:
+        gpu.array_module.cache_clear()
+    assert together == {"sweep"}
+    assert {(name, family, precision) for name, family, precision in launched} >= {
+        (kernel.name, kernel.family, kernel.precision) for kernel in cuda_message_report.specialisations()
+    }
+    for (name, family, precision), types in launched.items():
+        assert types == described(cuda_message_report.arguments(name, family, precision)), (name, family, precision)
+
+
 def test_both_backends_have_the_same_drivers() -> None:
     shared = {"encode", "encode_fixed", "decode", "total", "moments", "products", "block_moments", "combine"}
     shared |= {"combine_fixed", "value_range", "array_module", "asarray", "asnumpy", "stage", "zeros"}
     for name in shared:
         assert callable(getattr(cpu, name))
         assert callable(getattr(gpu, name))
+    for name in ("compute", "measure", "flood", "sweep", "send_drawn", "send_largest", "afresh"):
+        assert callable(getattr(messages.Propagation, name))
+        assert callable(getattr(gpu_messages.GpuPropagation, name))
 
 
 def names_of(module: Path, roots: set[str]) -> set[tuple[str, ...]]:
@@ -175,5 +287,6 @@ def test_every_name_of_cupy_exists() -> None:
                 break
     for part in ("max_dynamic_shared_size_bytes",):
         assert hasattr(cupy.RawKernel, part)
+    assert "enable_cooperative_groups" in (cupy.RawModule.__doc__ or "")
     for part in ("compute_capability", "attributes", "use", "__enter__"):
         assert hasattr(cupy.cuda.Device, part)

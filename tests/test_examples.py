@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import hpcblaz as hb
+from hpcblaz.bp import write_model
 from hpcblaz.mpi import Communicator, SerialCommunicator
 
 pytest.importorskip("matplotlib")
@@ -37,7 +38,17 @@ def run(name: str, folder: Path, *argv: str) -> Any:
 
 
 def test_there_are_examples() -> None:
-    assert NAMES == ["brain_mri", "climate_pod", "fission", "heat", "shallow_water"]
+    assert NAMES == [
+        "brain_mri",
+        "climate_pod",
+        "denoise",
+        "fission",
+        "heat",
+        "ldpc",
+        "protein",
+        "segmentation",
+        "shallow_water",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -137,6 +148,15 @@ def test_heat_is_the_same_for_any_number_of_ranks(comm: Communicator) -> None:
     np.testing.assert_array_equal(split["last"].decompress(), layout.local(whole["last"].decompress()))
 
 
+def test_ldpc(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("ldpc", tmp_path, "--bits", "600", "--words", "32")
+    assert capsys.readouterr().out.startswith("code of 600 bits and 300 checks")
+    good, bad = found["gaussian"][2.5, "marginals"], found["gaussian"][0.5, "marginals"]
+    assert good["after"] < 0.01 * good["before"] and good["words"] < 0.2 < 0.8 < bad["words"]
+    assert good["iterations"] < bad["iterations"]
+    assert found["flips"][0.04, "marginals"]["after"] < 1e-3 < found["flips"][0.1, "marginals"]["after"]
+
+
 def test_brain_mri(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in "ab":
@@ -167,3 +187,30 @@ def test_climate_pod_of_the_air_temperature(tmp_path: Path) -> None:
     pytest.importorskip("netCDF4")
     found = run("climate_pod", tmp_path, "--steps", "30")
     assert (np.abs(found["values"] - found["exact"]) <= found["bound"]).all()
+
+
+def test_denoise(tmp_path: Path) -> None:
+    results = run("denoise", tmp_path, "--side", "40")
+    wrong = {name: np.mean(levels != results["truth"]) for name, levels in results["found"].items()}
+    assert wrong["each pixel alone"] > 0.25 and max(wrong["marginals"], wrong["MAP"]) < 0.08
+    np.save(tmp_path / "own.npy", np.kron([[0.1, 0.9], [0.8, 0.0]], np.ones((8, 8))))
+    found = run("denoise", tmp_path, "--image", str(tmp_path / "own.npy"), "--levels", "2")["found"]["MAP"]
+    np.testing.assert_array_equal(found, np.kron([[0, 1], [1, 0]], np.ones((8, 8), int)))
+
+
+def test_segmentation(tmp_path: Path) -> None:
+    results = run("segmentation", tmp_path, "--side", "48")
+    wrong = [np.mean(results[name] != results["truth"]) for name in ("alone", "depth")]
+    assert wrong[0] > 0.5 and wrong[1] < 0.2 and results["segments"] >= 4
+    stripes = load("segmentation").segments(np.array([[1, 1, 2], [2, 1, 2], [1, 1, 2]]))
+    assert [np.unique(stripes).size, stripes[0, 0] == stripes[2, 0], stripes[1, 0] == stripes[1, 2]] == [3, True, False]
+
+
+def test_protein(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = run("protein", tmp_path, "--residues", "12")
+    assert capsys.readouterr().out.startswith("MADE-UP protein: 12 residues")
+    scores = {name: score for name, (_, score, _) in results["found"].items()}
+    assert scores["exact"] == max(scores.values()) and scores["marginals"] >= scores["each residue alone"]
+    write_model(tmp_path / "own.uai", results["model"])
+    again = run("protein", tmp_path, "--model", str(tmp_path / "own.uai"))["found"]
+    assert again["exact"][1] == pytest.approx(scores["exact"])

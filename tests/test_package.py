@@ -45,7 +45,7 @@ def python(code: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         cwd=Path(hpcblaz.__file__).parents[1],
         env=environment,
     )

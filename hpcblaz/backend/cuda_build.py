@@ -136,6 +136,7 @@ def _compile(
     try:
         cuda = importlib.import_module("numba.cuda")
         dispatcher = importlib.import_module("numba.cuda.dispatcher")
+        nvvm = importlib.import_module("numba.cuda.cudadrv.nvvm")
         from numba import types
     except ImportError:
         raise MissingDependencyError.needs("GPU kernels", "numba-cuda", "cuda13") from None
@@ -146,7 +147,8 @@ def _compile(
         scalar = types.__dict__[np.dtype(argument.dtype).name]
         return types.Array(scalar, argument.ndim, "C") if getattr(argument, "ndim", 0) else scalar
 
-    with _architecture_of_functions(dispatcher, architecture):
+    separate = bool(kernel.__globals__.get("SEPARATE_ROUNDING", False))
+    with _architecture_of_functions(dispatcher, architecture), _rounding(nvvm, separate):
         signature = types.void(*(kind(argument) for argument in arguments))
         ptx, _ = cuda.compile(kernel, signature, device=False, abi="numba", cc=architecture, output="ptx")
     text = ptx.decode() if isinstance(ptx, bytes) else ptx
@@ -179,6 +181,18 @@ def _architecture_of_functions(dispatcher: Any, architecture: Architecture) -> I
         yield
     finally:
         dispatcher.get_current_device = asked
+
+
+@contextlib.contextmanager
+def _rounding(nvvm: Any, separate: bool) -> Iterator[None]:
+    """Have each product and sum rounded by itself, if it is to be: numba-cuda lets the compiler contract them."""
+    compiled = nvvm.compile_ir
+    if separate:
+        nvvm.compile_ir = lambda ir, **options: compiled(ir, **options, fma=False)
+    try:
+        yield
+    finally:
+        nvvm.compile_ir = compiled
 
 
 def _assemble(ptx: str, architecture: Architecture) -> tuple[bytes, str]:

@@ -8,8 +8,9 @@ import itertools
 import math
 import multiprocessing
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -144,13 +145,32 @@ def specialisations(shapes: tuple[Sides, ...] = SHAPES[:1]) -> list[Specialisati
     return found
 
 
-def build_all(wanted: list[Specialisation], processes: int = 2) -> list[cuda_build.CudaCode]:
+class AnyKernel(Protocol):
+    """A kernel of fields, or another one."""
+
+    @property
+    def architecture(self) -> tuple[int, int]:
+        """The card that it is for."""
+
+    @property
+    def dynamic_bytes(self) -> int:
+        """Shared memory that it is launched with."""
+
+    def build(self) -> cuda_build.CudaCode:
+        """Return its machine code."""
+
+
+def build_all(wanted: Sequence[AnyKernel], processes: int = 2) -> list[cuda_build.CudaCode]:
     """Return the machine code of many kernels, compiled by some processes."""
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        return list(pool.imap(Specialisation.build, wanted, chunksize=1))
+        return list(pool.imap(_build, wanted, chunksize=1))
 
 
-def tiles_at_once(kernel: Specialisation, code: cuda_build.CudaCode) -> int:
+def _build(kernel: AnyKernel) -> cuda_build.CudaCode:
+    return kernel.build()
+
+
+def tiles_at_once(kernel: AnyKernel, code: cuda_build.CudaCode) -> int:
     """Return how many tiles of threads a multiprocessor runs at a time."""
     registers = _REGISTERS // (TILE * (-(-max(code.registers, 16) // 8) * 8))
     memory = _SHARED[kernel.architecture] // (code.shared_bytes + kernel.dynamic_bytes + _RESERVED)

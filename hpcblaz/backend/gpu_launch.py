@@ -22,7 +22,9 @@ _loaded: dict[tuple[Any, ...], Any] = {}
 _notes: list[tuple[str, Any, Any]] | None = None  # name, begin and end of kernels, while somebody wants to know
 
 
-def launch(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int) -> None:
+def launch(
+    xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int, together: bool = False
+) -> None:
     """Queue a kernel, a tile of 128 threads for each of `tiles`, on the current stream.
 
     Parameters
@@ -37,6 +39,8 @@ def launch(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: in
         Tiles of threads.
     shared : int
         Bytes of shared memory for the columns of each.
+    together : bool
+        All tiles run at the same time, and may wait for each other; the driver refuses more than the card has room for.
     """
     begin = None if _notes is None else _now(xp)
     if SIMULATED:
@@ -44,19 +48,19 @@ def launch(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: in
 
         cuda.jit(kernel)[tiles, TILE, 0, shared](*arguments)
     else:
-        _run(xp, kernel, arguments, tiles, shared)
+        _run(xp, kernel, arguments, tiles, shared, together)
     if _notes is not None:
         _notes.append((kernel.__name__, begin, _now(xp)))
 
 
-def _run(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int) -> None:
+def _run(xp: ModuleType, kernel: Kernel, arguments: tuple[Any, ...], tiles: int, shared: int, together: bool) -> None:
     """Queue the machine code of a kernel, which is made and loaded if it is not there yet."""
     device = xp.cuda.Device().id
     flat = cuda_build.flatten(arguments)
-    key = (device, kernel, tuple(getattr(argument, "dtype", None) for argument in flat))
+    key = (device, kernel, together, tuple(getattr(argument, "dtype", None) for argument in flat))
     if key not in _loaded:
         code = cuda_build.build(kernel, arguments, _architecture(xp, device))
-        function = xp.RawModule(path=str(code.path)).get_function(code.entry)
+        function = xp.RawModule(path=str(code.path), enable_cooperative_groups=together).get_function(code.entry)
         if shared + code.shared_bytes > _WITHOUT_ASKING:
             function.max_dynamic_shared_size_bytes = shared
         _loaded[key] = function

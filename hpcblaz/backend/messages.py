@@ -6,79 +6,22 @@ The templates ``binary_messages``, ``pairwise_messages`` and ``factor_messages``
 meet.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend.compile import kernel
-from hpcblaz.backend.threads import map_ranges
+from hpcblaz.backend.message_plans import Graph, Integers, Plan, arrange_factors, arrange_pairs, beliefs, free_energy
+from hpcblaz.backend.threads import map_ranges, run, thread_count
 
-_MESSAGES_A_THREAD = 1 << 16  # fewer are not worth another thread
+__all__ = ["Graph", "Plan", "Propagation", "Queue", "arrange_factors", "arrange_pairs", "beliefs", "free_energy"]
+
+_MESSAGES_A_THREAD = 1 << 16  # fewer are not worth another thread that has to be called
+_MESSAGES_A_PART = 1 << 13  # nor fewer another part of what threads do together without being called again
+_PARTS_A_THREAD = 4
 _SHARE_LISTED = 4  # one unit in so many is recomputed: all of them, in vectors, take no longer
-
-Integers = NDArray[np.int64]
-
-
-class Graph(NamedTuple):
-    """Who sends and who listens.
-
-    Unit u sends messages offsets[u] to offsets[u + 1]; message k tells variables[k]; the units that hear what variable
-    v is told are listeners[listener_offsets[v]] and on.
-    """
-
-    offsets: Integers
-    variables: NDArray[np.uint32]
-    listener_offsets: Integers
-    listeners: Integers
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What is computed: arrays of a model, in the order of its units.
-
-    Parameters
-    ----------
-    family : {'binary', 'pairwise', 'factors'}
-    precision : {'float32', 'float64'}
-        Float64 unless `family` is binary.
-    model : tuple of numpy.ndarray
-        As the template of the family has it.
-    graph : Graph
-    levels : numpy.ndarray of int64
-        Where the units of each level begin, and where the last one ends. Those of one level are no neighbours.
-    numbers : numpy.ndarray of int64
-        The number that each message has in the model, whatever the order.
-    places : numpy.ndarray of int64
-        Where each message begins, and where the last one ends.
-    room : int
-        The most numbers that a unit works on.
-    """
-
-    family: str
-    precision: str
-    model: tuple[NDArray[Any], ...]
-    graph: Graph
-    levels: Integers
-    numbers: Integers
-    places: Integers
-    room: int
-
-    @property
-    def units(self) -> int:
-        """Number of units."""
-        return len(self.graph.offsets) - 1
-
-
-def arrange_pairs(edges: Integers, variables: int) -> tuple[Any, ...]:
-    """Return the order of variables and messages; see the template ``arrangement``."""
-    return tuple(_arrangement().arrange_pairs(edges, variables))
-
-
-def arrange_factors(factor_offsets: Integers, scopes: Integers, variables: int) -> tuple[Any, ...]:
-    """Return the order of factors and messages; see the template ``arrangement``."""
-    return tuple(_arrangement().arrange_factors(factor_offsets, scopes, variables))
 
 
 class Propagation:
@@ -98,36 +41,51 @@ class Propagation:
 
     Attributes
     ----------
-    messages, fresh : numpy.ndarray
-        The messages that were sent, and those that would be sent now. What `flood` and `sweep` do leaves the fresh ones
-        behind; `compute` brings them up to date.
-    residuals : numpy.ndarray, shape (messages,)
-        How far a message is from the fresh one: the Euclidean norm of the difference of normalised vectors.
+    messages : numpy.ndarray
+        The messages that were sent.
     """
 
     def __init__(self, plan: Plan, messages: NDArray[Any], maximise: bool, damping: float, tolerance: float) -> None:
         real = np.dtype(plan.precision).type
         self.plan = plan
         self.messages = messages
-        self.fresh = np.empty_like(messages)
-        count = len(plan.numbers)
-        self.residuals = np.full(count, np.inf, real)
-        self._bits = self.residuals.view(np.int32 if plan.precision == "float32" else np.int64)
         self._kernels = kernel("schedules", (1, 1, 1, 1), "identity", plan.precision, plan.family)
         self._damping, self._none, self._tolerance = real(damping), real(0), real(tolerance)
         self._rule = (bool(maximise), plan.room)
-        self._stamps = np.full((2, plan.units), -1, np.int64)
         self._stamp = 0
-        self._marked = np.empty(plan.units, np.int64)
+        self._nothing = np.empty(0, plan.precision)  # in place of what is not to be kept
 
     def afresh(self, messages: NDArray[Any]) -> "Propagation":
         """Return other messages under the same rules, without damping."""
-        return Propagation(self.plan, messages, self.maximise, 0.0, float(self._tolerance))
+        return Propagation(self.plan, messages, self.maximise, 0.0, self.tolerance)
+
+    @cached_property
+    def fresh(self) -> NDArray[Any]:
+        """The messages that would be sent now, of the shape of `messages`, after `compute`.
+
+        What `flood` and `sweep` do leaves them behind.
+        """
+        return np.empty_like(self.messages)
+
+    @cached_property
+    def residuals(self) -> NDArray[Any]:
+        """How far each message is from the fresh one: the Euclidean norm of the difference of normalised vectors."""
+        return np.full(self.count, np.inf, self.plan.precision)
+
+    @cached_property
+    def cavities(self) -> NDArray[Any]:
+        """What variables tell factors, a place for each message back; empty if the units are variables."""
+        return np.empty_like(self.messages) if self.plan.family == "factors" else self._nothing
 
     @property
     def maximise(self) -> bool:
         """Largest products instead of their sums."""
         return self._rule[0]
+
+    @property
+    def tolerance(self) -> float:
+        """Residuals up to it are none."""
+        return float(self._tolerance)
 
     @property
     def damping(self) -> float:
@@ -141,7 +99,7 @@ class Propagation:
     @property
     def count(self) -> int:
         """Number of messages."""
-        return len(self.residuals)
+        return len(self.plan.numbers)
 
     @property
     def trouble(self) -> int | None:
@@ -151,58 +109,57 @@ class Propagation:
 
     def compute(self) -> None:
         """Compute all fresh messages and residuals, on all threads."""
-
-        def work(start: int, stop: int) -> None:
-            self._kernels.compute(
-                self.plan.model, start, stop, self.messages, self.fresh, self.residuals, self._none, *self._rule
-            )
-
-        units = self.plan.units
-        map_ranges(work, units, max(1, _MESSAGES_A_THREAD * units // max(1, len(self.messages))))
+        self._all_at_once(1, self.fresh, self.residuals, self._none)
 
     def measure(self) -> tuple[int, float]:
         """Return how many residuals are above the tolerance, and the largest (NaN if there is one)."""
+        bits = self.residuals.view(np.int32 if self.plan.precision == "float32" else np.int64)
 
         def work(start: int, stop: int) -> tuple[int, int]:
-            found: tuple[int, int] = self._kernels.measure(self.residuals, self._bits, start, stop, self._tolerance)
+            found: tuple[int, int] = self._kernels.measure(self.residuals, bits, start, stop, self._tolerance)
             return found
 
         parts = map_ranges(work, self.count, _MESSAGES_A_THREAD)
-        return sum(int(left) for left, _ in parts), self._largest(max((int(bits) for _, bits in parts), default=0))
+        largest = np.array([max((int(most) for _, most in parts), default=0)], bits.dtype)
+        return sum(int(left) for left, _ in parts), float(largest.view(self.residuals.dtype)[0])
+
+    def measure_anew(self) -> tuple[int, float]:
+        """Return what `measure` does, of residuals that are computed from the messages as they are.
+
+        They are kept if others were: a schedule that needs none does without their memory.
+        """
+        if "residuals" in self.__dict__:
+            self.compute()
+            return self.measure()
+        _, left, largest = self._all_at_once(1, self._nothing, self._nothing, self._none)
+        return int(left[0]), float(largest[0])
 
     def flood(self, rounds: int) -> tuple[int, Integers, NDArray[np.float64]]:
         """Send all messages at once, up to so many times; return how often, and each time's measures."""
-        if len(self.messages) >= 2 * _MESSAGES_A_THREAD:
-            return self._flood_on_threads(rounds)
-        left, bits = np.empty(rounds, np.int64), np.empty(rounds, self._bits.dtype)
-        maximise, room = self._rule
-        done = self._kernels.flood(
-            self.plan.model, rounds, self.messages, self.fresh, self.residuals, self._bits, self._damping, maximise,
-            room, self._tolerance, left, bits,
-        )  # fmt: skip
+        fresh = self.fresh
+        done, left, largest = self._all_at_once(rounds, fresh, self._nothing, self._damping)
         if done & 1:
-            self.messages, self.fresh = self.fresh, self.messages
-        return done, left[:done], self._all_largest(bits[:done])
+            self.messages, self.fresh = fresh, self.messages
+        return done, left, largest
 
     def sweep(self, sweeps: int, backward: bool) -> tuple[int, Integers, NDArray[np.float64]]:
         """Send messages level by level, up to so many times, forward and backward in turn.
 
         Return how often, and the measures of each time, taken as messages were sent.
         """
-        left, bits = np.empty(sweeps, np.int64), np.empty(sweeps, self._bits.dtype)
-        maximise, room = self._rule
+        left, largest = np.empty(sweeps, np.int64), np.empty(sweeps)
         done = self._kernels.sweep(
-            self.plan.model, self.plan.levels, sweeps, int(backward), self.messages, self.residuals, self._bits,
-            self._damping, maximise, room, self._tolerance, left, bits,
+            self.plan.model, self.plan.levels, int(backward), self.cavities, self.messages, self._nothing,
+            self._tolerance, self._damping, *self._rule, left, largest,
         )  # fmt: skip
-        return done, left[:done], self._all_largest(bits[:done])
+        return done, left[:done], largest[:done]
 
     def send_drawn(self, share: float, seed: int) -> int:
         """Send each message above the tolerance with some probability; compute what follows; return how many."""
         least = np.uint64(min(2**63, max(0, round((1.0 - share) * 2.0**63))))
         sent, count = self._kernels.send_drawn(
             self.plan.model, self.plan.graph, np.uint64(seed), np.uint64(self._next()), self.plan.numbers, least,
-            self.messages, self.fresh, self.residuals, self._damping, self._tolerance, self._stamps[0], self._marked,
+            self.messages, self.fresh, self.residuals, self._damping, self._tolerance, self._heard, self._marked,
         )  # fmt: skip
         self._recompute(int(count))
         return int(sent)
@@ -214,7 +171,7 @@ class Propagation:
         listed.sort()
         sent, count = self._kernels.send_listed(
             self.plan.model, self.plan.graph, self._next(), listed, self.messages, self.fresh, self.residuals,
-            self._damping, self._tolerance, self._stamps[0], self._marked,
+            self._damping, self._tolerance, self._heard, self._marked,
         )  # fmt: skip
         self._recompute(int(count))
         return int(sent)
@@ -228,13 +185,32 @@ class Propagation:
         roots = np.argpartition(-keys, most - 1)[:most]
         roots.sort()
         roots = roots[~(keys[roots] <= self._tolerance)]
-        tree = np.empty(self.plan.units, np.int64)
         sent, count = self._kernels.splash(
-            self.plan.model, graph, self._next(), roots, depth, self.messages, self.residuals, self._damping,
-            *self._rule, self._stamps, tree, self._marked,
+            self.plan.model, graph, self._next(), roots, depth, self.messages, self.residuals, self._tolerance,
+            self._damping, *self._rule, self._trees, self._heard, self._tree, self._marked,
         )  # fmt: skip
         self._recompute(int(count))
         return int(sent)
+
+    @cached_property
+    def _heard(self) -> NDArray[np.uint32]:
+        """The stamp of the last step in which each unit was told something, 0 if there was none."""
+        return np.zeros(self.plan.units, np.uint32)
+
+    @cached_property
+    def _trees(self) -> Integers:
+        """The stamp of the last tree that each unit was in."""
+        return np.full(self.plan.units, -1, np.int64)
+
+    @cached_property
+    def _tree(self) -> NDArray[np.uint32]:
+        """Room for the units of a tree."""
+        return np.empty(self.plan.units, np.uint32)
+
+    @cached_property
+    def _marked(self) -> NDArray[np.uint32]:
+        """Room for the units that have to compute again."""
+        return np.empty(self.plan.units, np.uint32)
 
     def _next(self) -> int:
         self._stamp += 1
@@ -248,40 +224,30 @@ class Propagation:
 
         def work(start: int, stop: int) -> None:
             self._kernels.compute_listed(
-                self.plan.model, self._marked, start, stop, self.messages, self.fresh, self.residuals, self._none,
+                self.plan.model, self._marked, start, stop, self.messages, self.fresh, self.residuals, self._tolerance,
                 *self._rule,
             )  # fmt: skip
 
         each = len(self.messages) // max(1, self.plan.units) + 1
         map_ranges(work, count, max(1, _MESSAGES_A_THREAD // each))
 
-    def _flood_on_threads(self, rounds: int) -> tuple[int, Integers, NDArray[np.float64]]:
-        left, largest = np.empty(rounds, np.int64), np.empty(rounds)
-        units = self.plan.units
-        for i in range(rounds):
-
-            def work(start: int, stop: int) -> tuple[int, int]:
-                self._kernels.compute(
-                    self.plan.model, start, stop, self.messages, self.fresh, self.residuals, self._damping, *self._rule
-                )
-                offsets = self.plan.graph.offsets
-                first, last = int(offsets[start]), int(offsets[stop])
-                found: tuple[int, int] = self._kernels.measure(self.residuals, self._bits, first, last, self._tolerance)
-                return found
-
-            parts = map_ranges(work, units, max(1, _MESSAGES_A_THREAD * units // len(self.messages)))
-            self.messages, self.fresh = self.fresh, self.messages
-            left[i] = sum(int(part) for part, _ in parts)
-            largest[i] = self._largest(max(int(bits) for _, bits in parts))
-            if left[i] == 0:
-                return i + 1, left[: i + 1], largest[: i + 1]
-        return rounds, left, largest
-
-    def _largest(self, bits: int) -> float:
-        return float(np.array([bits], self._bits.dtype).view(self.residuals.dtype)[0])
-
-    def _all_largest(self, bits: NDArray[Any]) -> NDArray[np.float64]:
-        return bits.view(self.residuals.dtype).astype(np.float64)
+    def _all_at_once(
+        self, rounds: int, out: NDArray[Any], residuals: NDArray[Any], damping: Any
+    ) -> tuple[int, Integers, NDArray[np.float64]]:
+        """Compute all messages, so many times, on all threads; return how often, and each time's measures."""
+        plan, workers = self.plan, thread_count()
+        parts = max(1, min(_PARTS_A_THREAD * workers, len(self.messages) // _MESSAGES_A_PART)) if workers > 1 else 1
+        shares = np.arange(parts + 1)
+        units = plan.units * shares // parts
+        variables = (len(plan.graph.listener_offsets) - 1) * shares // parts
+        counters = np.zeros(2, np.int64)
+        above, largest = np.zeros((rounds, parts), np.int64), np.zeros((rounds, parts))
+        work = partial(
+            self._kernels.flood, plan.model, counters, units, variables, above, largest, self.cavities, self.messages,
+            out, residuals, self._tolerance, damping, *self._rule,
+        )  # fmt: skip
+        done = run([work] * min(workers, parts))[0]
+        return done, above[:done].sum(axis=1), largest[:done].max(axis=1, initial=0.0)
 
 
 class Queue:
@@ -321,6 +287,7 @@ class Queue:
                 self._heap,
                 self._place,
                 self._keys,
+                p.cavities,
                 p.messages,
                 p.fresh,
                 p.residuals,
@@ -329,31 +296,3 @@ class Queue:
                 p._tolerance,
             )
         )
-
-
-def beliefs(plan: Plan, messages: NDArray[Any], states: int, variables: int) -> tuple[Any, Any]:
-    """Return the normalised beliefs of all variables, one after the other, and the logs of what they were divided by.
-
-    Of a plan that is not binary; units of a pairwise plan are its variables.
-    """
-    out, logs = np.empty(states), np.empty(variables)
-    kernel(_MODULES[plan.family], (1, 1, 1, 1), "identity", plan.precision, plan.family).beliefs(
-        plan.model, messages, out, logs
-    )
-    return out, logs
-
-
-def free_energy(plan: Plan, messages: NDArray[Any]) -> float:
-    """Return the sum of the logs of what the beliefs of all edges, or of all factors, would be divided by."""
-    kernels = kernel(_MODULES[plan.family], (1, 1, 1, 1), "identity", plan.precision, plan.family)
-    if plan.family == "factors":
-        return float(kernels.free_energy(plan.model, messages, plan.room))
-    cavities, logs = np.empty_like(messages), np.empty(len(plan.numbers))
-    return float(kernels.free_energy(plan.model, messages, cavities, logs, plan.room))
-
-
-_MODULES = {"pairwise": "pairwise_messages", "factors": "factor_messages"}
-
-
-def _arrangement() -> Any:
-    return kernel("arrangement", (1, 1, 1, 1), "identity", "float64", "binary")

@@ -35,8 +35,11 @@ def most_odds(field, reverse, weight01, weight10, weight11):
 
 @register_jitable
 def odds_distance(a, b, root_two, one):
-    """Return the Euclidean distance of two messages, each a pair of probabilities, from their odds."""
-    return root_two * (abs(a - b) / (one + a)) / (one + b)
+    """Return the Euclidean distance of two messages, each a pair of probabilities, from their odds.
+
+    The product of the odds does not overflow.
+    """
+    return root_two * abs(a - b) / ((one + a) * (one + b))
 
 
 @register_jitable

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend import messages as backend
+from hpcblaz.backend import message_plans as backend
 from hpcblaz.bp.models import PairwiseModel
 from hpcblaz.bp.plans import Prepared, impossible_variable
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
@@ -30,8 +30,18 @@ def beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
         If every state of a variable is impossible.
     """
     if prepared.plan.family == "binary":
-        logs = _log_beliefs(prepared, _log_pairs(messages))
-        return np.exp(logs - np.logaddexp(logs[:, :1], logs[:, 1:])).ravel()
+        told = backend.log_odds_told(prepared.plan, messages, prepared.variable_of)
+        logs = _pairwise(prepared).log_unaries
+        told += logs[1::2]
+        told -= logs[::2]
+        found = np.empty((told.size, 2))
+        found[:, 0] = told
+        np.negative(told, out=found[:, 1])
+        with np.errstate(over="ignore"):  # beyond the range of float64 the other state is certain
+            np.exp(found, out=found)
+        found += 1
+        np.reciprocal(found, out=found)
+        return found.ravel()
     found, _ = _of_plan(prepared, messages)
     cards = prepared.model.cardinalities
     order = prepared.variable_of
@@ -79,33 +89,20 @@ def _of_plan(prepared: Prepared, messages: NDArray[Any]) -> tuple[Floats, Floats
     return found, logs
 
 
-def _log_pairs(messages: NDArray[Any]) -> Floats:
-    """Return the logarithms of both probabilities of each message, from its odds."""
-    odds = messages.astype(np.float64)
-    return np.stack([-np.log1p(odds), -np.log1p(1 / odds)], axis=1)
-
-
-def _log_beliefs(prepared: Prepared, told: Floats) -> Floats:
-    """Return the logarithms of all beliefs, not normalised, by variable of the model."""
-    order, targets = prepared.variable_of, prepared.plan.graph.variables
-    sums = np.stack([np.bincount(targets, told[:, state], order.size) for state in (0, 1)], axis=1)
+def _log_beliefs(prepared: Prepared, messages: NDArray[Any]) -> Floats:
+    """Return the logarithms of all beliefs, not normalised, by variable of the model; messages are (1, odds)."""
     logs = _pairwise(prepared).log_unaries.reshape(-1, 2).copy()
-    logs[order] += sums
+    logs[:, 1] += backend.log_odds_told(prepared.plan, messages, prepared.variable_of)
     return logs
 
 
 def _binary_log_partition(prepared: Prepared, messages: NDArray[Any]) -> float:
     model = _pairwise(prepared)
-    told = _log_pairs(messages)
-    logs = _log_beliefs(prepared, told)
-    place = np.empty(len(told), np.int64)
-    place[prepared.plan.numbers] = np.arange(len(told))
-    forth, back = told[place[0::2]], told[place[1::2]]  # what the second, and the first variable of an edge is told
-    first, second = logs[model.edges[:, 0]] - back, logs[model.edges[:, 1]] - forth
-    joint = model.log_tables.reshape(-1, 2, 2)[model.table_of] + first[:, :, None] + second[:, None, :]
-    of_edges = np.logaddexp.reduce(joint.reshape(-1, 4), axis=1)
+    logs = _log_beliefs(prepared, messages)
+    tables = backend.BinaryTables(model.log_tables, model.table_of)
+    of_edges = backend.binary_free_energy(prepared.plan, messages, tables, prepared.variable_of, logs)
     of_variables = np.logaddexp(logs[:, 0], logs[:, 1])
-    return float(of_edges.sum() - ((model.degrees - 1) * of_variables).sum())
+    return of_edges - float(((model.degrees - 1) * of_variables).sum())
 
 
 def _pairwise(prepared: Prepared) -> PairwiseModel:

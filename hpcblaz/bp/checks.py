@@ -45,6 +45,16 @@ def integer_array(name: str, values: ArrayLike, shape: tuple[int | None, ...]) -
     return np.ascontiguousarray(array, np.int64)
 
 
+def compact(array: Integers) -> NDArray[Any]:
+    """Return integers of 0 or greater as uint32 if they fit, to take half the memory.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of int64
+    """
+    return array.astype(np.uint32) if array.size and array.max() < 2**32 else array
+
+
 def log_array(name: str, values: ArrayLike, shape: tuple[int | None, ...], log: bool = True) -> Floats:
     """Return logarithms as a contiguous array of float64, without a copy where they are one already.
 
@@ -200,21 +210,27 @@ def check_edges(edges: Integers, table_of: Integers, cardinalities: Integers, ta
     loops = np.flatnonzero(first == second)
     if loops.size:
         raise ModelError(f"expected edges between two variables, got edge {loops[0]} of {first[loops[0]]} alone")
-    keys = np.sort(np.minimum(first, second) * count + np.maximum(first, second))
+    keys = np.minimum(first, second)
+    keys *= count
+    keys += np.maximum(first, second)
+    keys.sort()
     twice = np.flatnonzero(keys[1:] == keys[:-1])
     if twice.size:
         one, other = divmod(int(keys[twice[0]]), count)
         raise ModelError(f"expected one edge between two variables, got two between {one} and {other}")
+    del keys
     unknown = (table_of < 0) | (table_of >= tables)
     if unknown.any():
         raise ModelError(f"expected table_of from 0 to {tables - 1}, got {table_of[unknown][0]}")
-    expected = cardinalities[edges].prod(axis=1)
+    expected = cardinalities[first]
+    expected *= cardinalities[second]
     got = np.diff(table_offsets)[table_of]
     wrong = np.flatnonzero(expected != got)
     if wrong.size:
         edge = int(wrong[0])
         shape = tuple(cardinalities[edges[edge]].tolist())
         raise ModelError(f"expected a table of shape {shape} for edge {edge}, got {got[edge]} entries")
+    del expected, got
     rows = np.zeros(tables, np.int64)
     rows[table_of] = cardinalities[first]
     wrong = np.flatnonzero(rows[table_of] != cardinalities[first])

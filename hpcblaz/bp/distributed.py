@@ -169,7 +169,7 @@ class _Run:
             status = "iterations" if self.watch.updates >= self.watch.most else "time" if self._late else None
             asked, due = self._asked, self._due
             if quiet or status is not None:
-                found = self._together(self.propagation.compute_all())  # a schedule may have looked long ago
+                found = self._together(self.propagation.confirm_all())  # a schedule may have looked long ago
                 count = 0 if found.left == 0 or status else self.model.messages
                 self.watch.note(count, found.left, found.largest)
                 if found.left == 0:

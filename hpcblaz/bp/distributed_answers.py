@@ -149,13 +149,13 @@ def _general_cavities(local: PairPlan, messages: NDArray[Any]) -> tuple[Floats, 
         slots = offsets[units] + j
         mine, there = ranges(starts[units], states[units]), ranges(places[slots], states[units])
         rows[there] = before[mine]
-        before[mine] += told[ranges(local.plan.places[reverse[slots]], states[units])]
+        before[mine] += told[ranges(local.places[reverse[slots]], states[units])]
     for j in range(int(degrees.max(initial=0)) - 1, -1, -1):
         units = np.flatnonzero(degrees > j)
         slots = offsets[units] + j
         mine, there = ranges(starts[units], states[units]), ranges(places[slots], states[units])
         rows[there] += after[mine]
-        after[mine] += told[ranges(local.plan.places[reverse[slots]], states[units])]
+        after[mine] += told[ranges(local.places[reverse[slots]], states[units])]
     return rows, before
 
 

@@ -140,8 +140,8 @@ class InferenceCheckpoint:
 
     def _parts(self, messages: NDArray[Any]) -> tuple[Integers, NDArray[np.int32], NDArray[Any]]:
         local = self._local
-        sizes = np.diff(local.plan.places[: local.count + 1]).astype("<i4")
-        values = messages[: int(local.plan.places[local.count])]
+        sizes = np.diff(local.places[: local.count + 1]).astype("<i4")
+        values = messages[: int(local.places[local.count])]
         little = values.astype(values.dtype.newbyteorder("<"), copy=False)
         return np.ascontiguousarray(local.plan.numbers, "<i8"), sizes, little
 
@@ -207,10 +207,10 @@ class InferenceCheckpoint:
             mine = np.flatnonzero(known[place] == numbers) if len(known) else np.zeros(0, np.int64)
             slots = order[place[mine]]
             lengths = sizes[mine].astype(np.int64)
-            if not np.array_equal(lengths, local.plan.places[slots + 1] - local.plan.places[slots]):
+            if not np.array_equal(lengths, local.places[slots + 1] - local.places[slots]):
                 raise FileFormatError(f"{self.path}: expected messages of other lengths: remove the file")
             first = np.cumsum(sizes, dtype=np.int64)[mine] - lengths
-            messages[ranges(local.plan.places[slots], lengths)] = values[ranges(first, lengths)]
+            messages[ranges(local.places[slots], lengths)] = values[ranges(first, lengths)]
             filled[slots] = True
         if found != sums or at_entry != entries:
             raise FileFormatError(f"{self.path}: expected what was written, got damaged messages: remove the file")

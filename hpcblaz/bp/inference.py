@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from numbers import Integral
 
+from hpcblaz.backend.gpu import asnumpy
 from hpcblaz.backend.messages import Propagation
 from hpcblaz.backend.threads import threads as use_threads
 from hpcblaz.bp import answers
+from hpcblaz.bp.gpu_schedules import engine
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.plans import Prepared, impossible_variable, prepare
 from hpcblaz.bp.result import History, Inference
@@ -43,6 +45,7 @@ def infer(
     share: float = 1 / 64,
     depth: int = 2,
     threads: int | None = None,
+    device: str = "cpu",
 ) -> Inference:
     """Infer marginals, the most probable assignment or the partition function, by loopy belief propagation.
 
@@ -82,6 +85,8 @@ def infer(
         Depth of the trees of 'splash'.
     threads : int, optional
         Default: the thread count of the process. Answers do not depend on it.
+    device : {'cpu', 'gpu'}
+        Where messages are sent. On a GPU there are no 'splash' and 'queue'.
 
     Returns
     -------
@@ -93,6 +98,8 @@ def infer(
         If every state of a variable is impossible, which the text names, or `initial` is of another model.
     ConfigurationError
         If an option has a value that makes no sense.
+    MissingDependencyError, DeviceError
+        If it is a GPU that cannot be used.
 
     Examples
     --------
@@ -109,20 +116,24 @@ def infer(
     """
     options = Options(seed, low, high, share, depth)
     _check(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
+    propagate, begin = engine(device, schedule)
     with nullcontext() if threads is None else use_threads(threads):
         watch = Watch(0, 1, time_limit)
         prepared = prepare(model, precision)
         messages = prepared.uniform() if initial is None else prepared.to_plan(initial.vectors)
-        propagation = Propagation(prepared.plan, messages, task == "map", damping, tolerance)
+        propagation = propagate(prepared.plan, messages, task == "map", damping, tolerance)
         watch.messages, watch.most = propagation.count, max_iterations * propagation.count
         preparation = watch.elapsed()
-        status = _run(prepared, propagation, watch, start(schedule, propagation, watch, options))
+        status = _run(prepared, propagation, watch, begin(schedule, propagation, watch, options))
         count = propagation.count
-        if schedule == "auto" and status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL:
+        first = status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL
+        if schedule == "auto" and device == "cpu" and first:
             propagation = _better(prepared, propagation, watch, options)
+        found = asnumpy(propagation.messages)
+        del propagation  # and what only schedules need
         return Inference(
             prepared=prepared,
-            messages=propagation.messages,
+            messages=found,
             task=task,
             schedule=schedule,
             status=status,
@@ -139,8 +150,7 @@ def _run(prepared: Prepared, propagation: Propagation, watch: Watch, steps: Iter
         _check_possible(prepared, propagation)
         status = watch.over()
         if found or status is not None:
-            propagation.compute()  # a schedule may have looked at some messages long ago
-            left, largest = propagation.measure()
+            left, largest = propagation.measure_anew()  # a schedule may have looked at some messages long ago
             watch.note(0 if left == 0 or status else propagation.count, left, largest)
             _check_possible(prepared, propagation)
             if left == 0:
@@ -161,7 +171,7 @@ def _better(prepared: Prepared, found: Propagation, watch: Watch, options: Optio
         other = found
     first, second = (_worth(prepared, propagation) for propagation in (found, other))
     best = other if second > first + _CLEARLY * max(1.0, abs(first)) else found
-    watch.note(0, *best.measure())
+    watch.note(0, *best.measure_anew())
     return best
 
 

@@ -19,6 +19,7 @@ from hpcblaz.bp.checks import (
     check_offsets,
     check_scopes,
     check_variables,
+    compact,
     evidence_arrays,
     integer_array,
     log_array,
@@ -304,9 +305,9 @@ class PairwiseModel:
         Natural logarithms, -inf for zero.
     edges : numpy.ndarray of int64, shape (edges, 2)
         Two variables each; every pair once, in any order.
-    table_of : numpy.ndarray of int64, shape (edges,)
+    table_of : numpy.ndarray of uint32 (int64 beyond its range), shape (edges,)
         Which table each edge has: tables may be shared.
-    table_offsets : numpy.ndarray of int64, shape (tables + 1,)
+    table_offsets : numpy.ndarray of uint32 (int64 beyond its range), shape (tables + 1,)
         Where each table begins in `log_tables`.
     log_tables : numpy.ndarray of float64, shape (entries,)
         Natural logarithms in C order: the first axis are the states of ``edges[:, 0]``, the second of ``edges[:, 1]``.
@@ -331,8 +332,8 @@ class PairwiseModel:
     unary_offsets: Integers
     log_unaries: Floats
     edges: Integers
-    table_of: Integers
-    table_offsets: Integers
+    table_of: NDArray[Any]
+    table_offsets: NDArray[Any]
     log_tables: Floats
 
     def __post_init__(self) -> None:
@@ -353,6 +354,8 @@ class PairwiseModel:
         if self.table_of.size != len(self.edges):
             raise ModelError(f"expected a table of each of {len(self.edges)} edges, got table_of {self.table_of.size}")
         check_edges(self.edges, self.table_of, self.cardinalities, self.table_offsets)
+        for name in ("table_of", "table_offsets"):
+            object.__setattr__(self, name, compact(getattr(self, name)))
 
     @classmethod
     def from_tables(

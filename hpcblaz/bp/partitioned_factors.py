@@ -91,13 +91,13 @@ class FactorPart:
         numbers = ranges(model.factor_offsets[:-1][order], sizes[order])
         place = np.empty(numbers.size, np.int64)
         place[numbers] = np.arange(numbers.size)
-        entries = np.argsort(model.scopes, kind="stable")
+        entries = np.lexsort((place, model.scopes))  # in the order in which they are sent, those of others last
         told_offsets = offsets_of(np.bincount(model.scopes, minlength=model.variables))
         told = place[entries]
         rank_of = np.empty(order.size, np.int64)
         rank_of[order] = np.arange(order.size)
         listeners = rank_of[model.factor_of_edge[entries]]
-        arranged = (levels, order, offsets, numbers, told_offsets, told, listeners)
+        arranged = (levels, order, offsets, numbers.astype(np.uint32), told_offsets, told, listeners)
         return self._restricted(prepare(model, precision, arranged), own.size)
 
     def _restricted(self, prepared: Prepared, count: int) -> "FactorPlan":
@@ -125,7 +125,7 @@ class FactorPart:
         graph = Graph(offsets[: count + 1], targets[:messages], heard, local)
         model = (offsets[: count + 1], *plan.model[1:])
         return FactorPlan(
-            plan=replace(plan, model=model, graph=graph, numbers=numbers[:messages]),
+            plan=replace(plan, model=model, graph=graph, numbers=numbers[:messages].astype(np.uint32)),
             numbers=numbers,
             outgoing=outgoing,
             incoming=incoming,

@@ -16,9 +16,8 @@ from hpcblaz.bp.partitioned_pairs import PairwisePart
 from hpcblaz.bp.partitioned_plans import Part
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 from hpcblaz.bp.readers import read_model
-from hpcblaz.bp.tokens import Numbers, open_text
+from hpcblaz.bp.tokens import Numbers, open_text, pieces
 from hpcblaz.bp.tokens import _parse as numbers_of
-from hpcblaz.bp.tokens import _pieces as pieces
 from hpcblaz.bp.uai import _read_scopes as read_scopes
 from hpcblaz.errors import FileFormatError, ModelError
 from hpcblaz.mpi import communicator
@@ -189,7 +188,7 @@ class _Uai:
         """Yield the first word, and then the numbers in pieces."""
         with open_text(self.path) as file:
             word = ""
-            for text in pieces(file, False):
+            for text in pieces(file, lines=False):
                 if not word:
                     first, *rest = text.split(None, 1) or [b""]
                     word, text = first[:80].decode("utf-8", "replace"), rest[0] if rest else b""

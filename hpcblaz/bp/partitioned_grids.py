@@ -226,7 +226,8 @@ class GridPart:
         for kind in ("float32", "float64") if precision == "float32" else ("float64",):
             certain = told + 2 * widest + _NEGLIGIBLE_LOG[kind]
             np.clip(unaries, -certain, certain, out=certain)
-            if agreement.every(float((abs(certain) + told).max(initial=0.0)) + widest <= _LARGEST_LOG[kind]):
+            farthest = max(float((abs(certain) + told).max(initial=0.0)) + widest, 2 * widest)
+            if agreement.every(farthest <= _LARGEST_LOG[kind]):
                 del unaries, told
                 with comm.together():
                     return self._plan(np.exp(certain, out=certain), along, across, kind)
@@ -308,10 +309,8 @@ class GridPart:
                 hearers.append(own[ends[way]].astype(np.int64))
         identity = np.arange(height * width + 1)
         graph = Graph(offsets, targets, identity, identity[:-1])
-        places = np.arange(len(numbers) + 1)
-        plan = Plan(
-            "binary", kind, (offsets, reverse, unaries, weights), graph, self.levels, numbers[:count], places, 1024
-        )
+        model = (offsets, reverse, unaries, weights)
+        plan = Plan("binary", kind, model, graph, self.levels, numbers[:count].astype(np.uint32), 1024)
         return GridPlan(
             plan=plan,
             numbers=numbers,

@@ -99,7 +99,7 @@ class PairwisePart:
         place[sent] = np.arange(sent.size)
         reverse = place[sent ^ 1].astype(np.uint32)
         targets = sources[sent ^ 1].astype(np.uint32)
-        arranged = (levels, order, offsets, sent, reverse, targets)
+        arranged = (levels, order, offsets, sent.astype(np.uint32), reverse, targets)
         prepared = prepare(model, precision, arranged, RankAgreement(comm))
         return self._restricted(prepared, count)
 
@@ -133,7 +133,7 @@ class PairwisePart:
         identity = np.arange(count + 1)
         graph = Graph(offsets[: count + 1], heard, identity, identity[:-1])
         model = (offsets[: count + 1], *plan.model[1:])
-        local = replace(plan, model=model, graph=graph, numbers=numbers[:messages])
+        local = replace(plan, model=model, graph=graph, numbers=numbers[:messages].astype(np.uint32))
         return PairwisePlan(
             plan=local,
             numbers=numbers,
@@ -145,7 +145,7 @@ class PairwisePart:
             log_scale=0.0,
             part=self,
             order=order,
-            edges_of=plan.numbers,
+            edges_of=plan.numbers.astype(np.int64),
         )
 
 

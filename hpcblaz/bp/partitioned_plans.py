@@ -136,16 +136,21 @@ class LocalPlan:
         """The units that others hear, ascending."""
         return np.unique(np.searchsorted(self.plan.graph.offsets, self.abroad, "right") - 1)
 
+    @cached_property
+    def places(self) -> Integers:
+        """Where each message begins, the tail too, and where the last one ends."""
+        return np.arange(len(self.numbers) + 1) if self.plan.family == "binary" else self.plan.places
+
     @property
     def entries(self) -> int:
         """How many numbers all messages have, the tail too."""
-        return int(self.plan.places[len(self.numbers)])
+        return int(self.places[len(self.numbers)])
 
     def uniform(self) -> NDArray[Any]:
         """Return messages that say nothing."""
         if self.plan.family == "binary":
             return np.ones(len(self.numbers), self.plan.precision)
-        sizes = np.diff(self.plan.places)
+        sizes = np.diff(self.places)
         return np.repeat(1.0 / sizes, sizes)
 
     @cached_property
@@ -172,7 +177,7 @@ class LocalPlan:
         lengths : numpy.ndarray of int64, optional
             Of the rows. Default: those of the messages.
         """
-        starts = self.plan.places if lengths is None else offsets_of(lengths)
+        starts = self.places if lengths is None else offsets_of(lengths)
         outgoing = {r: ranges(starts[slots], starts[slots + 1] - starts[slots]) for r, slots in self.outgoing.items()}
         incoming = {r: slice(int(starts[s.start]), int(starts[s.stop])) for r, s in self.incoming.items()}
         return Links(comm, outgoing, incoming)

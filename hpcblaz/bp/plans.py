@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hpcblaz.backend.messages import Graph, Plan, arrange_factors, arrange_pairs
+from hpcblaz.backend.message_plans import BinaryTables, Graph, Plan, arrange_factors, arrange_pairs
 from hpcblaz.bodies.messages import TINY
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
@@ -127,7 +127,8 @@ def prepare(
         if model.arity > 2 or not model.variables or arranged is not None:
             return _factors(model, arranged)
         model = model.to_pairwise()
-    largest = np.maximum.reduceat(model.log_unaries, model.unary_offsets[:-1]) if model.variables else np.zeros(0)
+    binary = bool((model.cardinalities == 2).all())
+    largest = _largest_unaries(model, binary)
     impossible = np.flatnonzero(np.isneginf(largest))
     if impossible.size:
         raise impossible_variable(int(impossible[0]))
@@ -135,16 +136,22 @@ def prepare(
     identity = np.arange(model.variables + 1)
     graph = Graph(offsets, targets, identity, identity[:-1])
     rest = (graph, levels, numbers)
-    if agreement.every(bool((model.cardinalities == 2).all() and np.isfinite(model.log_tables).all())):
-        kinds = ("float32", "float64") if precision == "float32" else ("float64",)
-        for kind in kinds:
-            arrays = _odds(model, order, numbers, targets, kind, agreement)
+    if agreement.every(binary):
+        for kind in ("float32", "float64") if precision == "float32" else ("float64",):
+            arrays = _odds(model, order, offsets, numbers, kind, agreement)
             if agreement.every(arrays is not None) and arrays is not None:
-                places = np.arange(len(numbers) + 1)
                 room = max(1024, int(np.diff(offsets).max(initial=0)))
-                plan = Plan("binary", kind, (offsets, reverse, *arrays), *rest, places, room)
+                plan = Plan("binary", kind, (offsets, reverse, *arrays), *rest, room)
                 return Prepared(model, plan, order, 0.0)
     return _pairs(model, order, reverse, rest, largest)
+
+
+def _largest_unaries(model: PairwiseModel, binary: bool) -> Floats:
+    """Return the largest log weight of each variable."""
+    if binary:
+        pairs = model.log_unaries.reshape(-1, 2)
+        return np.maximum(pairs[:, 0], pairs[:, 1])
+    return np.asarray(np.maximum.reduceat(model.log_unaries, model.unary_offsets[:-1]))
 
 
 def impossible_variable(variable: int) -> ModelError:
@@ -158,31 +165,34 @@ def impossible_variable(variable: int) -> ModelError:
 def _odds(
     model: PairwiseModel,
     order: Integers,
-    numbers: Integers,
-    targets: NDArray[np.uint32],
+    offsets: Integers,
+    numbers: NDArray[np.uint32],
     precision: str,
     agreement: Agreement,
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
-    """Return unaries and weights as odds, or None if products of odds might overflow."""
-    forth, back, both = _relative(model)
-    reach = _reach(model)
-    edge, way = model.table_of[numbers >> 1], numbers & 1
-    alike = not both.any() and np.array_equal(forth, back)
-    told = np.bincount(targets, reach[0][edge] if alike else reach[way, edge], model.variables)
-    widest = agreement.largest(max(float(abs(logs).max(initial=0.0)) for logs in (forth, back, both)))
-    with np.errstate(invalid="ignore"):
-        unaries = (model.log_unaries[1::2] - model.log_unaries[::2])[order]
-    # Beyond that, one state is certain but for rounding, whatever a variable is told
-    certain = told + 2 * widest + _NEGLIGIBLE_LOG[precision]
-    unaries = np.clip(unaries, -certain, certain)
-    if float((abs(unaries) + told).max(initial=0.0)) + widest > _LARGEST_LOG[precision]:
+    """Return unaries and weights as odds, or None if there is a zero or products of odds might overflow."""
+    tables = BinaryTables(model.log_tables, model.table_of)
+    finite, alike, widest = tables.look()
+    if not agreement.every(finite):
         return None
-    if alike:
-        weights = np.exp(forth).astype(precision)[edge][None]
-    else:
-        rows = np.exp([forth, back, both]).astype(precision)
-        weights = np.where(way, rows[[1, 0, 2]][:, edge], rows[:, edge])
-    return np.exp(unaries).astype(precision), weights
+    widest = agreement.largest(widest)
+    told, most = tables.farthest_told(offsets, numbers)
+    pairs = model.log_unaries.reshape(-1, 2)
+    unaries = (pairs[:, 1] - pairs[:, 0])[order]
+    # Beyond that, one state is certain but for rounding, whatever a variable is told
+    certain = told + (2 * widest + _NEGLIGIBLE_LOG[precision])
+    np.minimum(unaries, certain, out=unaries)
+    np.negative(certain, out=certain)
+    np.maximum(unaries, certain, out=unaries)
+    np.abs(unaries, out=certain)
+    told += certain
+    # Distances of messages take the product of two
+    if max(float(told.max(initial=0.0)) + widest, 2 * most) > _LARGEST_LOG[precision]:
+        return None
+    np.exp(unaries, out=unaries)
+    odds = unaries.astype(precision)
+    del unaries, told, certain  # before the largest arrays are made
+    return odds, tables.weights(numbers, alike, precision)
 
 
 def _relative(model: PairwiseModel) -> Floats:
@@ -238,7 +248,7 @@ def _pairs(
     arrays = (
         graph.offsets, reverse, graph.variables, state_offsets, unaries, places, tables_at, both, np.zeros(1, np.int64),
     )  # fmt: skip
-    plan = Plan("pairwise", "float64", arrays, graph, levels, numbers, places, room)
+    plan = Plan("pairwise", "float64", arrays, graph, levels, numbers, room)
     return Prepared(model, plan, order, float(scales[model.table_of].sum() + largest.sum()))
 
 
@@ -264,5 +274,5 @@ def _factors(model: FactorGraph, arranged: tuple[Any, ...] | None) -> Prepared:
         offsets, variables, model.cardinalities, places, tables_at, tables, told_offsets, told, np.zeros(1, np.int64),
     )  # fmt: skip
     graph = Graph(offsets, variables, told_offsets, listeners)
-    plan = Plan("factors", "float64", arrays, graph, levels, numbers, places, room)
+    plan = Plan("factors", "float64", arrays, graph, levels, numbers, room)
     return Prepared(model, plan, np.arange(model.variables), float(scales.sum()))

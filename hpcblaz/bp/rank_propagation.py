@@ -47,15 +47,19 @@ class RankPropagation(Propagation):
         self._links = local.links(comm)
         self._slot_of = np.repeat(
             np.arange(len(local.numbers) - local.count),
-            np.diff(local.plan.places[local.count : len(local.numbers) + 1]),
+            np.diff(local.places[local.count : len(local.numbers) + 1]),
         )
-        self._first = int(local.plan.places[local.count])
+        self._first = int(local.places[local.count])
 
     def flood_all(self) -> Sent:
         """Send all messages of all ranks at once; what others hear is on its way while the rest is computed."""
+        if self.plan.family == "factors" or self.damping > 0:
+            sent = self.flood_alone()
+            self.tell()
+            return sent
         boundary = self.local.boundary
         self._kernels.compute_listed(
-            self.plan.model, boundary, 0, len(boundary), self.messages, self.fresh, self.residuals, self._damping,
+            self.plan.model, boundary, 0, len(boundary), self.messages, self.fresh, self._nothing, self._tolerance,
             *self._rule,
         )  # fmt: skip
         self._links.begin(self.fresh)
@@ -76,8 +80,12 @@ class RankPropagation(Propagation):
         """Sweep over this rank, so many times at most, and then tell the others; return how often, too."""
         sent, done = Sent(0, 0, 0.0), 0
         if self.count:
-            done, left, largest = super().sweep(sweeps, backward)
-            sent = Sent(done * self.count, int(left[-1]), float(largest[-1]))
+            factors = self.plan.family == "factors"
+            for _ in range(sweeps if factors else 1):
+                # What a factor is told by others counts as sent last, so there is only one way to sweep
+                some, left, largest = super().sweep(1 if factors else sweeps, backward and not factors)
+                done += some
+                sent = Sent(done * self.count, int(left[-1]), float(largest[-1]))
         self.tell()
         return sent, done
 
@@ -92,6 +100,10 @@ class RankPropagation(Propagation):
         left, largest = self.measure()
         return Sent(0, left, largest)
 
+    def confirm_all(self) -> Sent:
+        """Look at all messages anew, without keeping what would replace them."""
+        return Sent(0, *self.measure_anew())
+
     def draw_all(self, share: float, seed: int) -> Sent:
         """Send each message above the tolerance with some probability, as one rank alone would."""
         return self._sent(self.send_drawn(share, seed))
@@ -99,7 +111,7 @@ class RankPropagation(Propagation):
     def send_largest_all(self, most: int) -> Sent:
         """Send the messages of the largest residuals of all ranks."""
         own = self._own_share(self.residuals, most)
-        return self._sent(self.send_largest(own) if self.count else self._nothing())
+        return self._sent(self.send_largest(own) if self.count else self._send_none())
 
     def splash_all(self, most: int, depth: int) -> Sent:
         """Send all messages around the variables with the largest residuals of all ranks, in trees within ranks."""
@@ -107,7 +119,7 @@ class RankPropagation(Propagation):
         keys = np.zeros(len(graph.listener_offsets) - 1, self.residuals.dtype)
         np.maximum.at(keys, graph.variables, self.residuals)
         own = self._own_share(keys, most)
-        return self._sent(self.splash(own, depth) if len(keys) else self._nothing())
+        return self._sent(self.splash(own, depth) if len(keys) else self._send_none())
 
     def send_in_order(self, most: int, least: float, by_unit: bool) -> Sent:
         """Send in the order of the residuals of this rank, as long as they are above `least`, and then tell the others.
@@ -128,7 +140,7 @@ class RankPropagation(Propagation):
     def _sent(self, sent: int) -> Sent:
         return Sent(sent, *self.measure())
 
-    def _nothing(self) -> int:
+    def _send_none(self) -> int:
         self._recompute(0)
         return 0
 

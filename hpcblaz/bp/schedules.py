@@ -18,6 +18,7 @@ _FALLING = 0.9  # a share of unconverged messages, after over before: below it, 
 _BLOCK = 16  # sweeps after which `auto` looks back
 _BLOCKS = 2  # and for so many it does not give up
 _HALVED = 0.5  # the progress that a block has to make
+_NEIGHBOURS = 16  # whose messages may change a belief by as many tolerances
 _UPDATES = 30  # of each message that `auto` sends in residual order, before it damps more
 _DAMPING = (0.3, 0.6, 0.8)
 
@@ -163,7 +164,7 @@ def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:
         sweeps += done
         backward ^= bool(done & 1)
         if left[-1] == 0:
-            yield True
+            yield from _settle(propagation, watch, float(largest[-1]), backward)
         elif sweeps % _BLOCK == 0:
             lefts.append(int(left[-1]))
             most.append(float(largest[-1]))
@@ -173,3 +174,17 @@ def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:
             yield False
         else:
             yield False
+
+
+def _settle(propagation: Propagation, watch: Watch, largest: float, backward: bool) -> Iterator[bool]:
+    """Sweep on where variables have so many neighbours that changes within the tolerance add up; then say so."""
+    enough = propagation.tolerance * _NEIGHBOURS / max(_NEIGHBOURS, propagation.plan.most_told)
+    for _ in range(_BLOCK):
+        if largest <= enough:
+            break
+        done, left, most = propagation.sweep(1, backward)
+        watch.note(done * propagation.count, left, most)
+        largest = float(most[-1])
+        backward = not backward
+        yield False
+    yield True

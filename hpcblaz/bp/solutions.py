@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hpcblaz.bp.ragged import Floats, Integers, ranges
-from hpcblaz.bp.tokens import Numbers, write_text
+from hpcblaz.bp.tokens import Numbers, open_text, write_text
 from hpcblaz.bp.writing import join
 from hpcblaz.errors import FileFormatError
 
@@ -17,6 +18,7 @@ __all__ = [
     "read_assignment",
     "read_log_partition",
     "read_marginals",
+    "read_solution",
     "write_assignment",
     "write_log_partition",
     "write_marginals",
@@ -203,6 +205,49 @@ def assignment_text(assignment: ArrayLike) -> str:
     """Return the text of a solution ``MAP``."""
     states = np.asarray(assignment, np.int64)
     return f"MAP\n{join([states.size, *states.tolist()])}\n"
+
+
+def samples_text(texts: Sequence[str]) -> str:
+    r"""Return the text of the solutions of several samples, made of the texts of each.
+
+    Examples
+    --------
+    >>> samples_text(["PR\n-1.5\n", "PR\n-2.5\n"])
+    'PR\n2\n-1.5\n-2.5\n'
+    """
+    heads, rests = zip(*(text.split("\n", 1) for text in texts), strict=True)
+    return "".join([f"{heads[0]}\n{len(texts)}\n", *rests])
+
+
+def read_solution(path: _PathLike) -> tuple[Integers, Floats] | float | Integers:
+    """Read a solution of any kind; its first word says which.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+
+    Returns
+    -------
+    pair of numpy.ndarray, float or numpy.ndarray
+        What `read_marginals`, `read_log_partition` or `read_assignment` return.
+
+    Raises
+    ------
+    FileFormatError
+        If the file is malformed.
+    StorageError
+        If it cannot be read.
+    """
+    with open_text(Path(path)) as file:
+        word = file.read(64).split(None, 1)[:1]
+    kind = word[0].decode("utf-8", "replace").upper() if word else ""
+    if kind == "MAR":
+        return read_marginals(path)
+    if kind == "PR":
+        return read_log_partition(path)
+    if kind in ("MAP", "MPE"):
+        return read_assignment(path)
+    raise FileFormatError(f"{path}, line 1: expected MAR, PR, MAP or MPE, got {kind!r}: is it a solution?")
 
 
 def _solution(path: _PathLike, *kinds: str) -> Numbers:

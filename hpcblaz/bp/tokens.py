@@ -105,8 +105,8 @@ class Numbers:
         self._comments = comments
         parts: list[Floats] = []
         with open_text(path) as file:
-            for text in _pieces(file, comments):
-                rest = text
+            for piece in pieces(file, lines=comments):
+                rest = _without_comment(piece, comments)
                 while len(self.words) < words and rest.split(None, 1):
                     word, *left = rest.split(None, 1)
                     self.words.append(word[:80].decode("utf-8", "replace"))
@@ -195,18 +195,18 @@ class Numbers:
         raise FileFormatError(f"{self.path}: expected numbers with spaces between them, got something else")
 
 
-def _pieces(file: BinaryIO, comments: bool) -> Iterator[bytes]:
-    """Yield the text in pieces that end between words; between lines, if there may be comments."""
+def pieces(file: BinaryIO, lines: bool) -> Iterator[bytes]:
+    """Yield the text in pieces of some megabytes that end between words; between lines, if that is asked for."""
     rest = b""
     while piece := file.read(_PIECE):
-        cut = 1 + max(piece.rfind(bytes([space])) for space in (b"\n" if comments else _SPACES))
+        cut = 1 + max(piece.rfind(bytes([space])) for space in (b"\n" if lines else _SPACES))
         if cut:
-            yield _without_comment(rest + piece[:cut], comments)
+            yield rest + piece[:cut]
             rest = piece[cut:]
         else:
             rest += piece
     if rest:
-        yield _without_comment(rest, comments)
+        yield rest
 
 
 def _without_comment(text: bytes, comments: bool) -> bytes:

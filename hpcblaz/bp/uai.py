@@ -4,6 +4,7 @@ A file is a word and numbers; line breaks mean nothing. Weights in a file are no
 """
 
 import os
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import numpy as np
 
 from hpcblaz.bp.checks import table_sizes
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
-from hpcblaz.bp.ragged import Integers, offsets_of, ranges
-from hpcblaz.bp.tokens import Numbers, write_text
+from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
+from hpcblaz.bp.tokens import Numbers, open_text, write_text
 from hpcblaz.bp.writing import join, linear
 from hpcblaz.errors import FileFormatError, ModelError
 
 __all__ = [
     "read_evidence",
+    "read_evidence_samples",
     "read_uai",
     "write_evidence",
     "write_uai",
@@ -162,40 +164,108 @@ def read_evidence(path: _PathLike) -> dict[int, int]:
     StorageError
         If it cannot be read.
     """
-    numbers = Numbers(Path(path))
-    size = numbers.values.size
-    if size == 0:
-        return {}
-    first = numbers.integer(0, "a number of observed variables")
-    if size == 1 + 2 * first:
-        start = 1
-    elif first <= 1 and size > 1 and size == 2 + 2 * numbers.integer(1, "a number of observed variables"):
-        start = 2
-    else:
-        numbers.fail(
-            0, f"expected {first} variables with their states, or one sample of them, got {size - 1} numbers after it"
-        )
-    pairs = numbers.integers(start, size - start, "variables and their states").reshape(-1, 2)
-    evidence: dict[int, int] = {}
-    for place, (variable, state) in enumerate(pairs.tolist()):
-        if evidence.setdefault(variable, state) != state:
-            numbers.fail(
-                start + 2 * place, f"expected one state of variable {variable}, got {evidence[variable]} and {state}"
-            )
-    return evidence
+    samples = read_evidence_samples(path)
+    if len(samples) > 1:
+        raise FileFormatError(f"{path}: expected one sample of evidence, got {len(samples)}: read all of them")
+    return samples[0]
 
 
-def write_evidence(path: _PathLike, evidence: dict[int, int]) -> None:
-    """Write which variables have been observed, in one line, whole or not at all.
+def read_evidence_samples(path: _PathLike) -> list[dict[int, int]]:
+    r"""Read samples of which variables have been observed, and in which states.
+
+    A file of several samples has their number, and then for each what a file of one sample has. Where the numbers could
+    also be those of one sample, a first line with one number alone tells that they are several.
 
     Parameters
     ----------
     path : str or os.PathLike
-    evidence : dict of int to int
+
+    Returns
+    -------
+    list of dict of int to int
+        At least one; that of an empty file is empty.
 
     Raises
     ------
+    FileFormatError
+        If the file is malformed.
+    StorageError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "model.uai.evid"
+    >>> _ = path.write_text("2\n1 4 0\n2 4 1 7 2\n")
+    >>> read_evidence_samples(path)
+    [{4: 0}, {4: 1, 7: 2}]
+    """
+    numbers = Numbers(Path(path))
+    size = numbers.values.size
+    if size == 0:
+        return [{}]
+    first = numbers.integer(0, "a number of observed variables, or of samples")
+    starts = _sample_starts(numbers.values)
+    one = size == 1 + 2 * first
+    if one and not (starts and _is_alone(Path(path))):
+        starts = [0]
+    if not starts:
+        numbers.fail(
+            0, f"expected {first} variables with their states, or so many samples of them, got {size - 1} numbers "
+            "after it"
+        )  # fmt: skip
+    return [_sample(numbers, start) for start in starts]
+
+
+def _sample_starts(values: Floats) -> list[int]:
+    """Return where samples begin, if the first number says how many there are; else none."""
+    starts, at = [], 1
+    for _ in range(max(1, int(values[0]))):
+        if at >= values.size or not 0 <= values[at] < values.size:
+            return []
+        starts.append(at)
+        at += 1 + 2 * int(values[at])
+    return starts if at == values.size else []
+
+
+def _is_alone(path: Path) -> bool:
+    """Say whether the first line that is not empty has one number."""
+    with open_text(path) as file:
+        return len(next((words for line in file if (words := line.split())), [])) == 1
+
+
+def _sample(numbers: Numbers, start: int) -> dict[int, int]:
+    count = numbers.integer(start, "a number of observed variables")
+    pairs = numbers.integers(start + 1, 2 * count, "variables and their states").reshape(-1, 2)
+    evidence: dict[int, int] = {}
+    for place, (variable, state) in enumerate(pairs.tolist()):
+        if evidence.setdefault(variable, state) != state:
+            numbers.fail(
+                start + 1 + 2 * place,
+                f"expected one state of variable {variable}, got {evidence[variable]} and {state}",
+            )
+    return evidence
+
+
+def write_evidence(path: _PathLike, evidence: Mapping[int, int] | Sequence[Mapping[int, int]]) -> None:
+    """Write which variables have been observed, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    evidence : mapping of int to int, or sequence of them
+        One sample makes one line; of several, their number stands in a line before them.
+
+    Raises
+    ------
+    ModelError
+        If there is no sample.
     StorageError
         If it cannot be written.
     """
-    write_text(Path(path), join([len(evidence), *(n for pair in evidence.items() for n in pair)]) + "\n")
+    samples = [evidence] if isinstance(evidence, Mapping) else list(evidence)
+    if not samples:
+        raise ModelError("expected a sample of evidence or several, got none: write an empty one")
+    head = [] if isinstance(evidence, Mapping) else [str(len(samples))]
+    lines = [join([len(sample), *(n for pair in sample.items() for n in pair)]) for sample in samples]
+    write_text(Path(path), "\n".join([*head, *lines]) + "\n")

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 
 from hpcblaz.bp.inference import infer
+from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.readers import read_model
 from hpcblaz.bp.result import Inference
 from hpcblaz.bp.schedules import SCHEDULES
-from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text
+from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text, samples_text
 from hpcblaz.bp.tokens import write_text
-from hpcblaz.bp.uai import read_evidence
+from hpcblaz.bp.uai import read_evidence_samples
 from hpcblaz.cli import bp_infer_ranks
 from hpcblaz.cli.bp_describe import show
 from hpcblaz.cli.console import Console
@@ -33,7 +34,9 @@ def register(actions: Any) -> None:
         "propagation: exact on trees, an approximation elsewhere.",
     )
     parser.add_argument("model", metavar="MODEL", nargs="?")
-    parser.add_argument("--evidence", metavar="FILE", help="variables that have been observed")
+    parser.add_argument(
+        "--evidence", metavar="FILE", help="variables that have been observed; several samples are answered one by one"
+    )
     parser.add_argument("--task", choices=tuple(_TASKS), default="MAR", help="default: MAR")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="where the solution is written, .zarr for a store; default: it is printed"
@@ -62,30 +65,18 @@ def _run(arguments: argparse.Namespace) -> int:
             raise ConfigurationError("expected MODEL or --generate, got neither")
         if console.comm.rank == 0:
             model = read_model(arguments.model)
-            evidence = read_evidence(arguments.evidence) if arguments.evidence else {}
-            result = infer(
-                model.clamp(evidence),
-                arguments.schedule,
-                _TASKS[arguments.task],
-                tolerance=arguments.tolerance,
-                damping=arguments.damping,
-                max_iterations=arguments.max_iterations,
-                time_limit=arguments.time_limit,
-                seed=arguments.seed,
-                precision=arguments.precision,
-                threads=arguments.threads,
-            )
-            text = _text(arguments.task, result)
-            found = {"model": arguments.model, "task": arguments.task, "evidence": len(evidence)}
-            found |= _how(result) | {"output": arguments.output} | _answers(arguments, result)
+            samples = read_evidence_samples(arguments.evidence) if arguments.evidence else [{}]
+            texts, rows = [], []
+            for evidence in samples:
+                result = _infer(arguments, model.clamp(evidence))
+                texts.append(_text(arguments.task, result))
+                rows.append({"evidence": len(evidence)} | _how(result))
+                rows[-1] |= {"output": arguments.output} | _answers(arguments, result)
+            text = samples_text(texts) if len(samples) > 1 else texts[0]
+            found = {"model": arguments.model, "task": arguments.task}
+            found |= _together(rows, arguments.json) if len(samples) > 1 else rows[0]
             if arguments.output is not None:
                 write_text(Path(arguments.output), text)
-            if not (arguments.json or result.converged):  # the standard output may be for the solution
-                print(
-                    f"hpcblaz: not converged after {result.iterations:.0f} iterations, {result.seconds:.3g} s: the "
-                    f"largest residual is {result.residual:.2g}; answers may be far off",
-                    file=sys.stderr,
-                )
     if arguments.json:
         console.data(found)
     elif arguments.output is None:
@@ -93,6 +84,39 @@ def _run(arguments: argparse.Namespace) -> int:
     else:
         show(console, arguments, found)
     return 0
+
+
+def _infer(arguments: argparse.Namespace, model: FactorGraph | PairwiseModel) -> Inference:
+    result = infer(
+        model,
+        arguments.schedule,
+        _TASKS[arguments.task],
+        tolerance=arguments.tolerance,
+        damping=arguments.damping,
+        max_iterations=arguments.max_iterations,
+        time_limit=arguments.time_limit,
+        seed=arguments.seed,
+        precision=arguments.precision,
+        threads=arguments.threads,
+    )
+    if not (arguments.json or result.converged):  # the standard output may be for the solution
+        print(
+            f"hpcblaz: not converged after {result.iterations:.0f} iterations, {result.seconds:.3g} s: the "
+            f"largest residual is {result.residual:.2g}; answers may be far off",
+            file=sys.stderr,
+        )
+    return result
+
+
+def _together(rows: list[dict[str, Any]], whole: bool) -> dict[str, Any]:
+    """Return what is said of several samples: of each, if that is asked for; keys are part of the interface."""
+    found: dict[str, Any] = {
+        "samples": len(rows),
+        "samples_converged": sum(row["status"] == "converged" for row in rows),
+        "seconds": sum(row["seconds"] for row in rows),
+        "output": rows[0]["output"],
+    }
+    return found | ({"of_each_sample": rows} if whole else {})
 
 
 def _how(result: Inference) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def start(**environment: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> Path:
     """Wait; return the folder of the kernels that the process has used."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     values, folder = output.strip().rsplit(" ", 1)
     assert values == "(-2.0, 3.0)"
@@ -58,7 +58,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
 
 def test_one_of_several_processes_compiles(tmp_path: Path) -> None:
     processes = [start(HPCBLAZ_CACHE_DIR=str(tmp_path), NUMBA_DEBUG_CACHE="1") for _ in range(3)]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
     saved = [output.count("data saved to") for output in outputs]
     assert sorted(map(bool, saved)) == [False, False, True]
     assert [output.count("data loaded from") > 0 for output in outputs] == [not count for count in saved]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from hpcblaz.backend import messages as backend
 from hpcblaz.backend.messages import Propagation, Queue
+from hpcblaz.backend.threads import threads
 from hpcblaz.bp import ising, potts
 from hpcblaz.bp.plans import prepare
 
@@ -66,3 +68,36 @@ def test_damping_takes_a_part_of_the_way(states: int) -> None:
         as_vector(half.messages), (as_vector(start) + as_vector(whole.messages)) / 2, rtol=0, atol=1e-14
     )
     assert (half.residuals == whole.residuals).all()
+
+
+@pytest.mark.parametrize("states", [2, 3])
+@pytest.mark.parametrize("schedule", ["flood", "sweep"])
+def test_what_is_not_a_number_is_never_within_the_tolerance(states: int, schedule: str) -> None:
+    found = propagation("float64", states)
+    found.messages[:] = np.nan
+    done, left, largest = found.flood(3) if schedule == "flood" else found.sweep(3, False)
+    assert done == 3 and (left == found.count).all() and np.isnan(largest).all()
+
+
+def test_measures_do_not_depend_on_what_is_kept() -> None:
+    prepared = prepare(ising(9, 2.0, seed=0), "float32")
+    lean = Propagation(prepared.plan, prepared.uniform(), False, 0.0, 1e-4)
+    lean.sweep(3, False)
+    left, largest = lean.measure_anew()
+    assert "residuals" not in vars(lean)
+    lean.compute()
+    assert lean.measure() == lean.measure_anew() == (left, largest)
+    assert 0 < left < lean.count
+
+
+def test_threads_that_share_rounds_stop_at_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "_MESSAGES_A_PART", 8)
+    counts = []
+    for workers in (1, 2, 5):
+        with threads(workers):
+            found = propagation("float32")
+            done, left, _ = found.flood(1000)
+            assert left[-1] == 0 and (left[:-1] > 0).all()
+            counts.append((done, left.tolist(), found.messages.tolist()))
+    assert counts[0] == counts[1] == counts[2]
+    assert counts[0][0] < 1000

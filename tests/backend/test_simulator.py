@@ -16,7 +16,7 @@ from hpcblaz.backend import gpu
 @pytest.mark.skipif(gpu.SIMULATED or INSIDE_MPIRUN, reason="this is the simulator already, or one rank of several")
 def test_the_kernels_in_the_simulator() -> None:
     folder = Path(__file__).parent
-    tests = [str(folder / name) for name in ("test_gpu.py", "test_gpu_quantised.py")]
+    tests = [str(folder / name) for name in ("test_gpu.py", "test_gpu_quantised.py", "test_gpu_messages.py")]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu", *tests]
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     done = subprocess.run(command, env=environment, cwd=folder.parents[1], capture_output=True, text=True, timeout=1800)

@@ -22,7 +22,7 @@ ERRORS = {
     "Segmentation_11": 0.019,
     "Segmentation_15": 4e-5,
     "linkage_11": 0.005,
-    "linkage_16": 0.08,
+    "linkage_16": 0.084,  # of several fixed points: rounding decides which one is found
 }
 
 

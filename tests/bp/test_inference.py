@@ -211,6 +211,34 @@ def test_many_weak_messages_do_not_underflow() -> None:
         assert result.log_partition == pytest.approx(np.logaddexp(*logs), rel=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["sweep", "lbp", "auto", "queue"])
+def test_variables_with_many_neighbours(schedule: str) -> None:
+    """What a variable knows without one neighbour is a product of all others, of which some may be impossible."""
+    rng = np.random.default_rng(0)
+    leaves, states = 200, 3
+    tables = rng.gamma(0.5, size=(leaves, states, states))
+    tables[:5, 1] = 0  # five neighbours say that state 1 of the hub is impossible, and one that state 2 is
+    tables[7, 2] = 0
+    edges = np.stack([np.zeros(leaves, np.int64), np.arange(1, leaves + 1)], axis=1)
+    model = PairwiseModel.from_tables(np.ones((leaves + 1, states)), edges, tables)
+    told = tables.sum(axis=2)
+    triple = FactorGraph.from_tables([states] * (leaves + 1), [([0, 1, 2], np.ones((states,) * 3))])
+    graph = model.to_factor_graph()
+    joined = FactorGraph(
+        graph.cardinalities,
+        np.concatenate([graph.factor_offsets, triple.factor_offsets[1:] + graph.edges]),
+        np.concatenate([graph.scopes, triple.scopes]),
+        np.concatenate([graph.table_offsets, triple.table_offsets[1:] + graph.log_tables.size]),
+        np.concatenate([graph.log_tables, triple.log_tables]),
+    )
+    for each in (model, joined):
+        result = infer(each, schedule, tolerance=1e-10)
+        assert result.converged
+        assert result.marginal(0).tolist() == [1.0, 0.0, 0.0]
+        np.testing.assert_allclose(result.marginal(9), tables[8, 0] / tables[8, 0].sum(), rtol=0, atol=1e-12)
+        assert result.log_partition == pytest.approx(np.log(told[:, 0]).sum(), abs=1e-9)
+
+
 def test_contradictions_are_named() -> None:
     never = [[0, 0], [0, 0]]
     with pytest.raises(ModelError, match="every state of variable 2 is impossible"):

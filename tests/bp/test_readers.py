@@ -19,6 +19,7 @@ from hpcblaz.bp import (
     ising,
     read_assignment,
     read_evidence,
+    read_evidence_samples,
     read_log_partition,
     read_marginals,
     read_model,
@@ -107,7 +108,9 @@ def test_evidence_of_both_layouts(tmp_path: Path) -> None:
     for text, words in [
         ("2 5 1 3", "2 variables"),
         ("1 5 x", "line 1: expected a number, got 'x'"),
-        ("2\n1 5 1\n1 5 0", "one sample"),
+        ("2\n1 5 1\n1 5 0", "one sample of evidence, got 2"),
+        ("3\n1 5 1\n1 5 0 4", "or so many samples"),
+        ("2\n1 5 1\n2 5 1 5 0", "line 3: expected one state of variable 5"),
         ("2 5 1\n5 0", "line 2: expected one state of variable 5, got 1 and 0"),
         ("1 5 0.5", "integers"),
         ("1 -5 0", "integers"),
@@ -115,6 +118,25 @@ def test_evidence_of_both_layouts(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(FileFormatError, match=words):
             read_evidence(path)
+
+
+def test_evidence_of_several_samples(tmp_path: Path) -> None:
+    path = tmp_path / "evidence"
+    cases = [
+        ("2\n1 5 1\n1 5 0", [{5: 1}, {5: 0}]), ("2 1 5 1 1 5 0", [{5: 1}, {5: 0}]), ("2\n0\n0\n", [{}, {}]),
+        ("2\n0\n1 3 1\n", [{}, {3: 1}]), ("2 0 1 3 1\n", [{0: 1, 3: 1}]),  # by the lines only
+        ("", [{}]), ("0", [{}]), ("1 5 1", [{5: 1}]),
+    ]  # fmt: skip
+    for text, expected in cases:
+        path.write_text(text)
+        assert read_evidence_samples(path) == expected, text
+    samples = [{1: 0}, {}, {2: 1, 0: 3}]
+    write_evidence(path, samples)
+    assert path.read_text() == "3\n1 1 0\n0\n2 2 1 0 3\n" and read_evidence_samples(path) == samples
+    write_evidence(path, [{1: 0}])
+    assert read_evidence_samples(path) == [{1: 0}]
+    with pytest.raises(ModelError, match="none"):
+        write_evidence(path, [])
 
 
 def test_solutions(tmp_path: Path) -> None:
@@ -189,7 +211,9 @@ def test_solutions(tmp_path: Path) -> None:
         ("1 1 999999999 2 0", "label"),
         ("1 1 0 999999999 0", "number of states"),
         ("1 2 0 1 99999 99999 0", "tables of 16777216 entries at most"),
-        (PAPER.replace("Edges:", "Edgy:"), "'Edges:'"),
+        (PAPER.replace("Edges:", "Edgy:"), "line 5: expected name,.weight.*got 'Edgy:'"),
+        (PAPER[: PAPER.index("Edges:")], "got no 'Edges:'"),
+        (PAPER.replace("B,A,{", "Marginals:\nB,A,{"), "got no 'Marginals:'"),
         (PAPER.replace("B,{0.1", "A,{0.1"), "line 3: expected a node once, got A twice"),
         (PAPER.replace("B,A", "B,C"), "line 6: expected a node of those above, got C"),
         (PAPER.replace("0.15,", ""), "line 6: expected 6 entries, got 5"),
@@ -256,3 +280,15 @@ def test_answers_of_the_competition(data_directory: Path, name: str) -> None:
     printed = Path(f"{path}.PR").read_text().split()[1]
     rounding = 0.5 * 10.0 ** -len(printed.partition(".")[2])  # of the file
     assert abs(solution.log_partition - read_log_partition(f"{path}.PR")) / np.log(10) <= rounding + 1e-6
+
+
+def test_what_comes_before_the_nodes_of_the_paper(tmp_path: Path) -> None:
+    path = tmp_path / "model.txt"
+    for text, words in [
+        (PAPER.replace("Nodes:", "Edges:"), "got no 'Nodes:'"),
+        ("\n\nA\n" + PAPER, "line 3: expected 'Nodes:' at the beginning"),
+        ("", "got no 'Nodes:'"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(FileFormatError, match=words):
+            read_rnbp(path)

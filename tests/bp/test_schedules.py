@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from bp.reference import grid_edges, propagate, random_pairwise
 
 from hpcblaz.backend import messages as backend
-from hpcblaz.bp import PairwiseModel, infer, ising
+from hpcblaz.bp import FactorGraph, PairwiseModel, infer, ising
 from hpcblaz.bp.plans import prepare
 from hpcblaz.bp.schedules import SCHEDULES
 from hpcblaz.errors import ModelError
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("states", [2, 3])
-def test_threads_change_nothing(schedule: str, states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["binary", "pairwise", "factors"])
+def test_threads_change_nothing(schedule: str, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
-    model = random_pairwise(rng, np.full(144, states), grid_edges(12, 12), 0.6)
+    model: Any = random_pairwise(rng, np.full(144, 3 if kind == "pairwise" else 2), grid_edges(12, 12), 0.6)
+    if kind == "factors":
+        triples = [([i, i + 1, i + 2], rng.normal(0, 0.3, (2, 2, 2))) for i in range(0, 140, 3)]
+        pairs = [([int(a), int(b)], model.log_table(e)) for e, (a, b) in enumerate(model.edges)]
+        model = FactorGraph.from_tables(model.cardinalities, triples + pairs, log=True)
     results = [infer(model, schedule, threads=2, seed=5)]  # too small to share
     monkeypatch.setattr(backend, "_MESSAGES_A_THREAD", 16)
+    monkeypatch.setattr(backend, "_MESSAGES_A_PART", 16)
     results += [infer(model, schedule, threads=threads, seed=5) for threads in (1, 2, 3)]
     assert all(result.converged for result in results)
     for result in results[1:]:

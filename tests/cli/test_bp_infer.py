@@ -1,9 +1,8 @@
-"""``hpcblaz bp infer`` and ``bp bench``: answers from files, and what is refused."""
+"""``hpcblaz bp infer``: answers from files, and what is refused."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +70,25 @@ def test_the_standard_output_is_the_solution(capsys: Output, folder: Path) -> No
     assert "not converged after 5 iterations" in said.err
 
 
+def test_several_samples_are_answered_one_by_one(capsys: Output, folder: Path) -> None:
+    write_evidence("samples.evid", [{0: 1, 7: 0}, {3: 1}])
+    options = ["infer", "chain.uai", "--evidence", "samples.evid", "--tolerance", "1e-10", "--precision", "float64"]
+    solutions = [exact(chain(12, 2.0, seed=1), evidence=sample) for sample in ({0: 1, 7: 0}, {3: 1})]
+    found = run(capsys, *options)
+    assert (found["samples"], found["samples_converged"]) == (2, 2)
+    for row, solution in zip(found["of_each_sample"], solutions, strict=True):
+        np.testing.assert_allclose(np.concatenate(row["marginals"]), solution.marginals, atol=1e-9)
+    assert main(["bp", *options, "--task", "PR"]) == 0
+    word, count, *values = capsys.readouterr().out.split()
+    assert (word, count) == ("PR", "2")
+    expected = [solution.log_partition / np.log(10) for solution in solutions]
+    assert [float(value) for value in values] == pytest.approx(expected, abs=1e-9)
+    assert main(["bp", *options, "-o", "out.MAR"]) == 0
+    assert "samples converged          2\n" in capsys.readouterr().out
+    word, count, *lines = Path("out.MAR").read_text().splitlines()
+    assert (word, count) == ("MAR", "2") and [line.split()[0] for line in lines] == ["12", "12"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -84,16 +102,3 @@ def test_refusals(capsys: Output, folder: Path, arguments: list[str], reason: st
     assert main(["bp", "infer", *arguments]) == 1
     said = capsys.readouterr().err
     assert said.startswith("hpcblaz: ") and reason in said and "Traceback" not in said
-
-
-def test_bench(capsys: Output, folder: Path) -> None:
-    Path("broken.cpp").write_text("int main() { return nothing; }")
-    assert main(["bp", "bench", "--baseline", "none.cpp"]) == 1
-    assert "none.cpp" in capsys.readouterr().err
-    if shutil.which("c++") or shutil.which("g++"):
-        assert main(["bp", "bench", "--quick", "--baseline", "broken.cpp"]) == 1
-        assert "broken.cpp" in capsys.readouterr().err
-    found = run(capsys, "bench", "--quick", "--time-limit", "1")
-    assert all(rate["messages_per_second"] > 0 for rate in found["rates"])
-    auto = [case for case in found["cases"] if case["who"] == "auto"]
-    assert len(auto) == 4 and all(case["converged"] == case["of"] for case in auto)

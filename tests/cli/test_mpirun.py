@@ -45,7 +45,7 @@ def test_all_verbs_work_on_several_ranks(folder: Path) -> None:
         status, output = launch(RANKS, [*MAIN, "compare", files[first], files[second], "--json"], 300)
         largest = json.loads(output)["statistics"]["largest_difference"]
         assert status == 0 and 0 < largest["value"] <= 0.01, output
-    status, output = launch(RANKS, [*MAIN, "info"], 60)
+    status, output = launch(RANKS, [*MAIN, "info"], 300)
     assert status == 0 and re.search(rf"mpi size +{RANKS}\n", output), output
 
 
@@ -76,7 +76,7 @@ def test_a_picture_does_not_depend_on_the_ranks(folder: Path) -> None:
     ],
 )
 def test_an_error_is_printed_once(arguments: list[str], code: int, message: str) -> None:
-    status, output = launch(RANKS, [*MAIN, *arguments], 60)
+    status, output = launch(RANKS, [*MAIN, *arguments], 300)
     assert status == code and output.count(message) == 1, output
 
 
@@ -91,7 +91,7 @@ def test_an_unexpected_error_of_one_rank_ends_the_job(error: str) -> None:
         "info.run = run\n"
         "sys.exit(main.main(['info']))"
     )
-    status, output = launch(RANKS, ["-c", program], 60)
+    status, output = launch(RANKS, ["-c", program], 300)
     assert status not in (0, None), output
     if error == "ZeroDivisionError":
         assert "unexpected error on rank 1 of 3: ZeroDivisionError: on one rank only" in output

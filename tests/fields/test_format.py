@@ -173,7 +173,7 @@ CASES = {
     "smooth": {"tolerance": 0.3},
     "fine": {"tolerance": 1e-4},
     "coarse": {"tolerance": 100.0},
-    "haar": {"tolerance": 1e-2, "codec": hb.ToleranceCodec((4, 4, 4), "haar")},
+    "haar": {"tolerance": 1e-2, "codec": hb.ToleranceCodec((16, 1, 2), "haar")},
     "mask": {"codec": hb.BlockCodec((4, 4, 4), keep=np.arange(64).reshape(4, 4, 4) % 3 == 0)},
     "fraction": {"codec": hb.BlockCodec((4, 4, 4), index_dtype="int16", keep=0.3)},
 }

@@ -346,7 +346,7 @@ def test_a_rank_that_is_killed_ends_the_job() -> None:
         "quantised.quantise = deadly\n"
         "hb.allreduce(np.linspace(0, 1, 2_000_000), relative=1e-4)\nprint('finished')\n"
     )
-    status, output = launch(3, ["-c", code], 120)
+    status, output = launch(3, ["-c", code], 300)
     assert status not in (0, None), output
     assert "finished" not in output
     assert "KILLED BY SIGNAL: 9" in output or "signal 9" in output or "Killed" in output, output
@@ -367,5 +367,5 @@ def test_arrays_on_cards_of_several_ranks() -> None:
         "    assert mixed.max_abs_error == plain.max_abs_error\n"
         "print('equal')\n"
     )
-    status, output = launch(2, ["-c", code], 240)
+    status, output = launch(2, ["-c", code], 300)
     assert status == 0 and output.count("equal") == 2, output

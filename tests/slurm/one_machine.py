@@ -26,7 +26,7 @@ PROCESSORS = 8  # of a node, as Slurm is told
 CARDS = 2  # of a node
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "scontrol")
-PATIENCE = 30.0  # seconds for all nodes to be there
+PATIENCE = 90.0  # seconds for all nodes to be there
 
 CONFIGURATION = """\
 ClusterName=one-machine

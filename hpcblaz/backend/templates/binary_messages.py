@@ -3,6 +3,9 @@
 A model is (offsets, reverse, unaries, weights): unit u sends the messages from offsets[u] to offsets[u + 1], the
 message back along the edge of message k is reverse[k], unaries are odds. weights has one row, those of `odds_alike`, or
 three, those of `odds_any`.
+
+What is computed with many messages at a time has one short loop for each step, over arrays that lie apart: these become
+vector instructions.
 """
 
 import numpy as np
@@ -10,16 +13,19 @@ from numba import njit
 
 from hpcblaz.bodies.messages import ROOT_TWO, damped_odds, most_odds, odds_alike, odds_any, odds_distance
 
-from .constants import REAL
+from .constants import INTEGER, REAL
+from .residuals import HIDE_SIGN
 
 ONE = REAL(1)
 ROOT = REAL(ROOT_TWO)
+SHORT = 8  # units of one degree in a row from which on they are worth a loop of their own
 
 
 @njit(error_model="numpy")
-def make_buffers(model, count):
-    """Return room for the messages that `count` units or fewer send at a time."""
-    return np.empty(count, REAL), np.empty(count, REAL), np.empty(count, REAL)
+def make_buffers(model, room):
+    """Return room for what units are told, what they know, send and change; the last also as integers."""
+    change = np.empty(room, REAL)
+    return np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL), change, change.view(INTEGER)
 
 
 @njit(error_model="numpy")
@@ -29,19 +35,61 @@ def send(model, k, fresh, messages, damping):
 
 
 @njit(error_model="numpy")
-def gather(model, first, last, messages, back, fields):
-    """Write what comes back along the edges of some units, and the product of all that each unit was told."""
-    offsets, reverse, unaries, weights = model
-    begin = offsets[first]
-    for u in range(first, last):
+def gather(reverse, messages, back):
+    for i in range(len(reverse)):
+        back[i] = messages[reverse[i]]
+
+
+def fields_of(degree):
+    """Return the function that multiplies what units with so many neighbours know: a loop that can be unrolled."""
+
+    @njit(error_model="numpy")
+    def multiply(unaries, back, fields):
+        for u in range(len(unaries)):
+            field = unaries[u]
+            for i in range(degree):
+                field *= back[degree * u + i]
+            for i in range(degree):
+                fields[degree * u + i] = field
+
+    return multiply
+
+
+fields_of_two, fields_of_three, fields_of_four = fields_of(2), fields_of(3), fields_of(4)
+
+
+@njit(error_model="numpy")
+def fields_of_any(offsets, unaries, back, fields):
+    for u in range(len(unaries)):
         field = unaries[u]
-        start, stop = np.uint64(offsets[u] - begin), np.uint64(offsets[u + 1] - begin)
+        start, stop = np.uint64(offsets[u] - offsets[0]), np.uint64(offsets[u + 1] - offsets[0])
         for i in range(start, stop):
-            told = messages[reverse[np.uint64(begin) + i]]
-            back[i] = told
-            field *= told
+            field *= back[i]
         for i in range(start, stop):
             fields[i] = field
+
+
+@njit(error_model="numpy")
+def multiply_fields(offsets, unaries, back, fields):
+    """Write the product of all that each unit was told, once for each message that it sends."""
+    first, units = 0, len(unaries)
+    while first < units:
+        begin = offsets[first]
+        degree = offsets[first + 1] - begin
+        until = first + 1
+        while until < units and offsets[until + 1] - offsets[until] == degree:
+            until += 1
+        some = unaries[first:until]
+        place, end = begin - offsets[0], offsets[until] - offsets[0]
+        if until - first < SHORT or not 2 <= degree <= 4:
+            fields_of_any(offsets[first : until + 1], some, back[place:end], fields[place:end])
+        elif degree == 2:
+            fields_of_two(some, back[place:end], fields[place:end])
+        elif degree == 3:
+            fields_of_three(some, back[place:end], fields[place:end])
+        else:
+            fields_of_four(some, back[place:end], fields[place:end])
+        first = until
 
 
 @njit(error_model="numpy")
@@ -69,9 +117,9 @@ def most_alike(fields, back, unlike, fresh):
 
 
 @njit(error_model="numpy")
-def distances(fresh, old, residuals):
+def distances(fresh, old, change):
     for i in range(len(fresh)):
-        residuals[i] = odds_distance(fresh[i], old[i], ROOT, ONE)
+        change[i] = odds_distance(fresh[i], old[i], ROOT, ONE)
 
 
 @njit(error_model="numpy")
@@ -87,18 +135,36 @@ def copy(source, target):
 
 
 @njit(error_model="numpy")
-def update_units(model, first, last, messages, out, residuals, damping, maximise, buffers):
-    """Compute what some units send; `out` may be `messages` if the units are no neighbours of each other."""
+def count_above(change, bits, tolerance):
+    """Return how many are above the tolerance, NaN with them, and the bits of the largest, NaN the largest of all."""
+    above, largest = INTEGER(0), INTEGER(0)
+    for i in range(len(change)):
+        above += INTEGER(0) if change[i] <= tolerance else INTEGER(1)
+        largest = max(largest, INTEGER(bits[i] & HIDE_SIGN))
+    return above, largest
+
+
+@njit(error_model="numpy")
+def update_units(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what some units send; return how many messages change by more than the tolerance, and the largest change.
+
+    `out` may be `messages` if the units are no neighbours of each other. It and `residuals` may be empty: nothing is
+    written then.
+    """
     offsets, reverse, unaries, weights = model
     room = len(buffers[0])
+    above, largest = 0, INTEGER(0)
     while first < last:
         begin = offsets[first]
         until = first + 1
         while until < last and offsets[until + 1] - begin <= room:
             until += 1
         end = offsets[until]
-        back, fields, fresh = buffers[0][: end - begin], buffers[1][: end - begin], buffers[2][: end - begin]
-        gather(model, first, until, messages, back, fields)
+        count = end - begin
+        back, fields, fresh = buffers[0][:count], buffers[1][:count], buffers[2][:count]
+        change, bits = buffers[3][:count], buffers[4][:count]
+        gather(reverse[begin:end], messages, back)
+        multiply_fields(offsets[first : until + 1], unaries[first:until], back, fields)
         if len(weights) == 1:
             if maximise:
                 most_alike(fields, back, weights[0, begin:end], fresh)
@@ -109,19 +175,28 @@ def update_units(model, first, last, messages, out, residuals, damping, maximise
         else:
             anyhow(fields, back, weights[0, begin:end], weights[1, begin:end], weights[2, begin:end], fresh)
         old = messages[begin:end]
-        distances(fresh, old, residuals[begin:end])
+        distances(fresh, old, change)
+        some, most_bits = count_above(change, bits, tolerance)
+        above += some
+        largest = max(largest, most_bits)
+        if len(residuals):
+            copy(change, residuals[begin:end])
         if damping > 0:
             damp(fresh, old, damping)
-        copy(fresh, out[begin:end])
+        if len(out):
+            copy(fresh, out[begin:end])
         first = until
+    buffers[4][:1] = largest
+    return above, buffers[3][0]
 
 
-@njit(error_model="numpy")
-def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
+@njit(error_model="numpy", forceinline=True)
+def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one unit sends, as `update_units` does, without vectors: for units of few neighbours."""
     offsets, reverse, unaries, weights = model
     start, stop = np.uint64(offsets[u]), np.uint64(offsets[u + 1])
     field = unaries[u]
+    above, largest = 0, REAL(0)
     for k in range(start, stop):
         field *= messages[reverse[k]]
     for k in range(start, stop):
@@ -136,7 +211,53 @@ def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
         else:
             fresh = odds_any(field, back, w01, w10, w11)
         old = messages[k]
-        residuals[k] = odds_distance(fresh, old, ROOT, ONE)
+        change = odds_distance(fresh, old, ROOT, ONE)
+        above += 0 if change <= tolerance else 1
+        largest = max(largest, change)
+        if len(residuals):
+            residuals[k] = change
         if damping > 0:
             fresh = damped_odds(fresh, old, damping, ONE)
         out[k] = fresh
+    return above, largest
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def odds_told(model, messages, order, told):
+    """Write the product of the odds that each variable is told; unit u is variable order[u]."""
+    offsets, reverse, unaries, weights = model
+    for u in range(len(order)):
+        product = 1.0
+        for k in range(offsets[u], offsets[u + 1]):
+            product *= messages[reverse[k]]
+        told[order[u]] = product
+
+
+@njit(error_model="numpy")
+def log_of_sum(a, b):
+    """Return the logarithm of the sum of two weights, of which one may be zero."""
+    most = max(a, b)
+    return most + np.log1p(np.exp(min(a, b) - most)) if most > -np.inf else most
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def free_energy(model, messages, log_tables, table_of, targets, numbers, order, logs):
+    """Return the sum of the logarithms of what the beliefs of all edges would be divided by.
+
+    A message counts as the weight 1 of state 0, and its odds as that of state 1. `logs` are the beliefs of the
+    variables by such messages, not normalised.
+    """
+    offsets, reverse, unaries, weights = model
+    total = 0.0
+    for u in range(len(order)):
+        for k in range(offsets[u], offsets[u + 1]):
+            if numbers[k] & 1:  # the other message along the edge goes from its first variable to its second
+                continue
+            first, second = order[u], order[targets[k]]
+            a0, a1 = logs[first, 0], logs[first, 1] - np.log(np.float64(messages[reverse[k]]))
+            b0, b1 = logs[second, 0], logs[second, 1] - np.log(np.float64(messages[k]))
+            table = 4 * table_of[numbers[k] >> 1]
+            zero = log_of_sum(log_tables[table] + b0, log_tables[table + 1] + b1)
+            one = log_of_sum(log_tables[table + 2] + b0, log_tables[table + 3] + b1)
+            total += log_of_sum(a0 + zero, a1 + one)
+    return total

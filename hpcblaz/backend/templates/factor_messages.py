@@ -3,8 +3,11 @@
 A model is (offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble). Unit f sends messages
 offsets[f] to offsets[f + 1]; message k goes to variable variables[k] of cards[variables[k]] states and is at places[k]
 to places[k + 1] of the messages. The table of f is tables_at[f] to tables_at[f + 1] of tables. Variable v is told the
-messages told[told_offsets[v]] and on. If all states of a variable are impossible, trouble[0] becomes 1 more than its
-number.
+messages told[told_offsets[v]] and on, in the order in which they are sent. If all states of a variable are impossible,
+trouble[0] becomes 1 more than its number.
+
+What a variable tells a factor is the product of what it is told by the others. `cavities` holds these products, each
+where the message back from the factor is among the messages.
 """
 
 import numpy as np
@@ -19,8 +22,7 @@ from .constants import REAL
 def make_buffers(model, room):
     """Return room for what the variables of a factor tell it, and for what it tells them."""
     cavity, result, before = np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL)
-    starts, states = np.empty(room, np.int64), np.empty(room, np.int64)
-    return cavity, result, before, starts, states
+    return cavity, result, before, np.empty(room, np.int64)
 
 
 @njit(error_model="numpy")
@@ -50,25 +52,74 @@ def multiply(values, messages, place):
 
 
 @njit(error_model="numpy")
-def tell_factor(model, f, messages, cavity, starts):
-    """Write what the variables of a factor know without it; return the log of what was divided out."""
+def tell_factor(model, f, messages, cavity):
+    """Write what the variables of a factor know without it, from all that they are told."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
-    position = 0
-    log = 0.0
+    first = places[offsets[f]]
     for k in range(offsets[f], offsets[f + 1]):
         v = variables[k]
-        starts[k - offsets[f]] = position
-        values = cavity[position : position + cards[v]]
+        values = cavity[places[k] - first : places[k + 1] - first]
         values[:] = 1
         for j in range(told_offsets[v], told_offsets[v + 1]):
             if told[j] != k:
                 multiply(values, messages, places[told[j]])
-                most = scale_to_one(values)
-                log += np.log(most)
-                if not most > 0:
+                if not scale_to_one(values) > 0:
                     trouble[0] = v + 1
-        position += cards[v]
-    return log
+
+
+@njit(error_model="numpy")
+def behind(model, v, messages, cavities, backward, logs):
+    """Write, for each message that a variable is told, the product of those that are sent later: or before, backward.
+
+    `logs` receives the logs of what was divided out, unless it is empty.
+    """
+    offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
+    first, count = told_offsets[v], told_offsets[v + 1] - told_offsets[v]
+    place, log = -1, 0.0
+    for step in range(count):
+        k = told[first + step] if backward else told[first + count - 1 - step]
+        values = cavities[places[k] : places[k + 1]]
+        if place < 0:
+            values[:] = 1
+        else:
+            for x in range(len(values)):
+                values[x] = product(cavities[place + x], messages[place + x])
+            most = scale_to_one(values)
+            if len(logs):
+                log += np.log(most)
+        if len(logs):
+            logs[k] = log
+        place = places[k]
+
+
+@njit(error_model="numpy")
+def know(model, v, messages, cavities, before, logs):
+    """Write what a variable tells each of its factors; `logs` is as for `behind`, and `before` is room to work in."""
+    offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
+    behind(model, v, messages, cavities, False, logs)
+    known = before[: cards[v]]
+    known[:] = 1
+    log = 0.0
+    for j in range(told_offsets[v], told_offsets[v + 1]):
+        k = told[j]
+        values = cavities[places[k] : places[k + 1]]
+        multiply(values, known, 0)
+        most = scale_to_one(values)
+        if not most > 0:
+            trouble[0] = v + 1
+        multiply(known, messages, places[k])
+        divisor = scale_to_one(known)
+        if len(logs):
+            logs[k] += log + np.log(most)
+            log += np.log(divisor)
+
+
+@njit(error_model="numpy")
+def know_all(model, first, last, messages, cavities, room):
+    """Write what some variables tell their factors."""
+    before, logs = np.empty(room, REAL), np.empty(0, REAL)
+    for v in range(first, last):
+        know(model, v, messages, cavities, before, logs)
 
 
 @njit(error_model="numpy")
@@ -85,15 +136,16 @@ def next_entry(model, f, states):
 
 
 @njit(error_model="numpy")
-def update_unit(model, f, messages, out, residuals, damping, maximise, buffers):
-    """Compute what one factor sends."""
+def answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what one factor sends from what its variables tell it; see `update_units`."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
-    cavity, result, before, starts, states = buffers
-    arity = offsets[f + 1] - offsets[f]
+    result, before, states = buffers[1], buffers[2], buffers[3]
+    origin, arity = offsets[f], offsets[f + 1] - offsets[f]
+    above, largest = 0, REAL(0)
     if arity == 0:
-        return
-    tell_factor(model, f, messages, cavity, starts)
-    result[: starts[arity - 1] + cards[variables[offsets[f + 1] - 1]]] = 0
+        return above, largest
+    first = places[origin]
+    result[: places[origin + arity] - first] = 0
     states[:arity] = 0
     for entry in range(tables_at[f], tables_at[f + 1]):
         weight = tables[entry]
@@ -101,21 +153,21 @@ def update_unit(model, f, messages, out, residuals, damping, maximise, buffers):
             zeros = 0
             for i in range(arity):
                 before[i] = weight
-                weight *= cavity[starts[i] + states[i]]
-                zeros += 0 if cavity[starts[i] + states[i]] > 0 else 1
+                known = cavity[places[origin + i] - first + states[i]]
+                weight *= known
+                zeros += 0 if known > 0 else 1
             if zeros < 2:
                 weight = REAL(1)
                 for i in range(arity - 1, -1, -1):
-                    place = starts[i] + states[i]
+                    place = places[origin + i] - first + states[i]
                     if zeros == 0 or not cavity[place] > 0:
                         term = max(before[i] * weight, TINY)  # that nothing possible becomes 0
                         result[place] = max(result[place], term) if maximise else result[place] + term
                     weight *= cavity[place]
         next_entry(model, f, states)
-    for i in range(arity):
-        k = offsets[f] + i
+    for k in range(origin, origin + arity):
         begin = places[k]
-        fresh = result[starts[i] : starts[i] + cards[variables[k]]]
+        fresh = result[begin - first : places[k + 1] - first]
         total = REAL(0)
         for x in range(len(fresh)):
             total += fresh[x]
@@ -127,16 +179,85 @@ def update_unit(model, f, messages, out, residuals, damping, maximise, buffers):
             fresh[x] = product(fresh[x], scale)
             difference = fresh[x] - messages[begin + x]
             change += difference * difference
-        residuals[k] = np.sqrt(change)
-        for x in range(len(fresh)):
-            out[begin + x] = fresh[x] + damping * (messages[begin + x] - fresh[x])
+        change = np.sqrt(change)
+        above += 0 if change <= tolerance else 1
+        largest = max(largest, change)
+        if len(residuals):
+            residuals[k] = change
+        if len(out):
+            for x in range(len(fresh)):
+                out[begin + x] = fresh[x] + damping * (messages[begin + x] - fresh[x])
+    return above, largest
 
 
 @njit(error_model="numpy")
-def update_units(model, first, last, messages, out, residuals, damping, maximise, buffers):
-    """Compute what some factors send; `out` may be `messages` if no two of them share a variable."""
+def update_unit(model, f, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what one factor sends, from all that its variables are told; see `update_units`."""
+    cavity = buffers[0]
+    tell_factor(model, f, messages, cavity)
+    return answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers)
+
+
+@njit(error_model="numpy")
+def update_knowing(model, f, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what one factor sends, from what `know` wrote; see `update_units`."""
+    offsets, places = model[0], model[3]
+    cavity = cavities[places[offsets[f]] : places[offsets[f + 1]]]
+    return answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers)
+
+
+@njit(error_model="numpy")
+def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what some factors send; return how many messages change by more than the tolerance, and the most.
+
+    `out` and `residuals` may be empty: nothing is written then.
+    """
+    above, largest = 0, REAL(0)
     for f in range(first, last):
-        update_unit(model, f, messages, out, residuals, damping, maximise, buffers)
+        some, most = update_knowing(model, f, cavities, messages, out, residuals, tolerance, damping, maximise, buffers)
+        above += some
+        largest = max(largest, most)
+    return above, largest
+
+
+@njit(error_model="numpy")
+def begin_sweep(model, messages, cavities, backward):
+    """Write the products of what variables are told later in a sweep; return those of what they were told before."""
+    offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
+    logs = np.empty(0, REAL)
+    for v in range(len(cards)):
+        behind(model, v, messages, cavities, backward, logs)
+    begins = np.zeros(len(cards) + 1, np.int64)
+    for v in range(len(cards)):
+        begins[v + 1] = begins[v] + cards[v]
+    return np.ones(begins[-1], REAL), begins
+
+
+@njit(error_model="numpy")
+def sweep_level(
+    model, first, last, cavities, known, begins, messages, residuals, tolerance, damping, maximise, buffers
+):
+    """Send what some factors send, each from the newest messages; see `begin_sweep` and `update_units`."""
+    offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
+    above, largest = 0, REAL(0)
+    for f in range(first, last):
+        for k in range(offsets[f], offsets[f + 1]):
+            v = variables[k]
+            values = cavities[places[k] : places[k + 1]]
+            multiply(values, known, begins[v])
+            if not scale_to_one(values) > 0:
+                trouble[0] = v + 1
+        some, most = update_knowing(
+            model, f, cavities, messages, messages, residuals, tolerance, damping, maximise, buffers
+        )
+        above += some
+        largest = max(largest, most)
+        for k in range(offsets[f], offsets[f + 1]):
+            v = variables[k]
+            values = known[begins[v] : begins[v + 1]]
+            multiply(values, messages, places[k])
+            scale_to_one(values)
+    return above, largest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -164,17 +285,22 @@ def beliefs(model, messages, out, logs):
 def free_energy(model, messages, room):
     """Return the sum of the logarithms of what the beliefs of all factors would be divided by."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
-    cavity, result, before, starts, states = make_buffers(model, room)
+    cavities, logs = np.empty_like(messages), np.empty(len(variables), REAL)
+    before, states = np.empty(room, REAL), np.empty(room, np.int64)
+    for v in range(len(cards)):
+        know(model, v, messages, cavities, before, logs)
     total = 0.0
     for f in range(len(offsets) - 1):
-        log = tell_factor(model, f, messages, cavity, starts)
-        arity = offsets[f + 1] - offsets[f]
+        origin, arity = offsets[f], offsets[f + 1] - offsets[f]
+        log = 0.0
+        for k in range(origin, origin + arity):
+            log += logs[k]
         states[:arity] = 0
         weight = 0.0
         for entry in range(tables_at[f], tables_at[f + 1]):
             term = tables[entry]
             for i in range(arity):
-                term *= cavity[starts[i] + states[i]]
+                term *= cavities[places[origin + i] + states[i]]
             weight += term
             next_entry(model, f, states)
         total += np.log(weight) + log

@@ -47,27 +47,37 @@ def multiply(a, b, out):
 
 
 @njit(error_model="numpy")
-def behind(model, u, messages, after):
-    """Write, for each message of a unit, the product of what comes back along the later ones."""
+def behind(model, u, messages, after, logs):
+    """Write, for each message of a unit, the product of what comes back along the later ones.
+
+    `logs` receives the logs of what was divided out, unless it is empty.
+    """
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
     states = state_offsets[u + 1] - state_offsets[u]
     degree = offsets[u + 1] - offsets[u]
     if degree:
         after[(degree - 1) * states : degree * states] = 1
+    log = 0.0
+    if degree and len(logs):
+        logs[degree - 1] = 0
     for j in range(degree - 1, 0, -1):
         row = after[(j - 1) * states : j * states]
         back = places[reverse[offsets[u] + j]]
         multiply(after[j * states : (j + 1) * states], messages[back : back + states], row)
-        scale_to_one(row)
+        most = scale_to_one(row)
+        if len(logs):
+            log += np.log(most)
+            logs[j - 1] = log
 
 
 @njit(error_model="numpy")
-def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
-    """Compute what one unit sends."""
+def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what one unit sends; see `update_units`."""
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
     after, work, result = buffers
     states = state_offsets[u + 1] - state_offsets[u]
-    behind(model, u, messages, after)
+    above, largest = 0, REAL(0)
+    behind(model, u, messages, after, result[:0])
     before, cavity = work[:states], work[states : 2 * states]
     before[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
     for k in range(offsets[u], offsets[u + 1]):
@@ -103,16 +113,30 @@ def update_unit(model, u, messages, out, residuals, damping, maximise, buffers):
             told[y] = product(told[y], scale)
             difference = told[y] - messages[begin + y]
             change += difference * difference
-        residuals[k] = np.sqrt(change)
-        for y in range(width):
-            out[begin + y] = told[y] + damping * (messages[begin + y] - told[y])
+        change = np.sqrt(change)
+        above += 0 if change <= tolerance else 1
+        largest = max(largest, change)
+        if len(residuals):
+            residuals[k] = change
+        if len(out):
+            for y in range(width):
+                out[begin + y] = told[y] + damping * (messages[begin + y] - told[y])
+    return above, largest
 
 
 @njit(error_model="numpy")
-def update_units(model, first, last, messages, out, residuals, damping, maximise, buffers):
-    """Compute what some units send; `out` may be `messages` if the units are no neighbours of each other."""
+def update_units(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers):
+    """Compute what some units send; return how many messages change by more than the tolerance, and the largest change.
+
+    `out` may be `messages` if the units are no neighbours of each other. It and `residuals` may be empty: nothing is
+    written then.
+    """
+    above, largest = 0, REAL(0)
     for u in range(first, last):
-        update_unit(model, u, messages, out, residuals, damping, maximise, buffers)
+        some, most = update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers)
+        above += some
+        largest = max(largest, most)
+    return above, largest
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -140,17 +164,21 @@ def free_energy(model, messages, cavities, logs, room):
     """Return the sum of the logarithms of what the beliefs of all edges would be divided by."""
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
     after, work, result = make_buffers(model, room)
+    behind_logs = np.zeros(room)
     for u in range(len(offsets) - 1):
         states = state_offsets[u + 1] - state_offsets[u]
+        behind(model, u, messages, after, behind_logs)
+        before = work[:states]
+        before[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
+        log = np.log(scale_to_one(before))
         for k in range(offsets[u], offsets[u + 1]):
-            cavity = cavities[places[reverse[k]] : places[reverse[k]] + states]
-            cavity[:] = unaries[state_offsets[u] : state_offsets[u + 1]]
-            logs[k] = np.log(scale_to_one(cavity))
-            for other in range(offsets[u], offsets[u + 1]):
-                if other != k:
-                    back = places[reverse[other]]
-                    multiply(cavity, messages[back : back + states], cavity)
-                    logs[k] += np.log(scale_to_one(cavity))
+            j = k - offsets[u]
+            back = places[reverse[k]]
+            cavity = cavities[back : back + states]
+            multiply(before, after[j * states : (j + 1) * states], cavity)
+            logs[k] = log + behind_logs[j] + np.log(scale_to_one(cavity))
+            multiply(before, messages[back : back + states], before)
+            log += np.log(scale_to_one(before))
     total = 0.0
     for u in range(len(offsets) - 1):
         states = state_offsets[u + 1] - state_offsets[u]

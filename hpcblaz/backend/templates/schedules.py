@@ -10,17 +10,69 @@ from numba import njit
 
 from hpcblaz.bodies.messages import draw
 
+from .atomics import add_one, claim, read, step_aside
 from .constants import FORM, INTEGER, REAL
+from .residuals import HIDE_SIGN, settle
 
-if FORM == "binary":
-    from .binary_messages import make_buffers, send, update_unit, update_units
-elif FORM == "pairwise":
-    from .pairwise_messages import make_buffers, send, update_unit, update_units
+if FORM == "factors":
+    from .factor_messages import (
+        begin_sweep,
+        know,
+        know_all,
+        make_buffers,
+        send,
+        sweep_level,
+        update_knowing,
+        update_unit,
+        update_units,
+    )
 else:
-    from .factor_messages import make_buffers, send, update_unit, update_units
+    if FORM == "binary":
+        from .binary_messages import make_buffers, send, update_unit
+        from .binary_messages import update_units as update_row
+    else:
+        from .pairwise_messages import make_buffers, send, update_unit
+        from .pairwise_messages import update_units as update_row
+
+    # A unit is a variable, and works out what it knows as it sends: nothing is kept
+
+    @njit(error_model="numpy")
+    def know(model, v, messages, cavities, before, logs):
+        pass
+
+    @njit(error_model="numpy")
+    def know_all(model, first, last, messages, cavities, room):
+        pass
+
+    @njit(error_model="numpy")
+    def begin_sweep(model, messages, cavities, backward):
+        return cavities, model[0]
+
+    @njit(error_model="numpy")
+    def update_knowing(model, u, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
+        return update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers)
+
+    @njit(error_model="numpy")
+    def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
+        return update_row(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers)
+
+    @njit(error_model="numpy", forceinline=True)  # of a chain, a level is one unit: a call would take longer
+    def sweep_level(
+        model, first, last, cavities, known, begins, messages, residuals, tolerance, damping, maximise, buffers
+    ):
+        if last - first >= NARROW:
+            return update_row(model, first, last, messages, messages, residuals, tolerance, damping, maximise, buffers)
+        above, largest = 0, REAL(0)
+        for u in range(first, last):
+            some, most = update_unit(model, u, messages, messages, residuals, tolerance, damping, maximise, buffers)
+            above += some
+            largest = max(largest, most)
+        return above, largest
+
 
 NARROW = 8  # units of a level from which on vectors are worth it
-HIDE_SIGN = INTEGER(0x7FFFFFFF) if INTEGER(-1).nbytes == 4 else INTEGER(0x7FFFFFFFFFFFFFFF)
+STAGES = 2 if FORM == "factors" else 1  # of a round: what variables know, and what units send
+PATIENCE = 1000  # looks at a counter before a thread lets others have the core
 
 
 @njit(error_model="numpy")
@@ -48,59 +100,77 @@ def measure(residuals, bits, start, stop, tolerance):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def compute(model, first, last, messages, out, residuals, damping, maximise, room):
-    """Compute what the units of a range send."""
-    update_units(model, first, last, messages, out, residuals, damping, maximise, make_buffers(model, room))
-
-
-@njit(nogil=True, cache=True, error_model="numpy")
-def compute_listed(model, units, start, stop, messages, out, residuals, damping, maximise, room):
+def compute_listed(model, units, start, stop, messages, out, residuals, tolerance, maximise, room):
     """Compute what some units of a list send."""
     buffers = make_buffers(model, room)
     for i in range(start, stop):
-        update_unit(model, units[i], messages, out, residuals, damping, maximise, buffers)
+        update_unit(model, np.int64(units[i]), messages, out, residuals, tolerance, REAL(0), maximise, buffers)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def flood(model, rounds, messages, out, residuals, bits, damping, maximise, room, tolerance, left, largest):
+def flood(
+    model, counters, unit_bounds, variable_bounds, above, most, cavities, messages, out, residuals, tolerance, damping,
+    maximise, room,
+):  # fmt: skip
     """Send all messages at once, several times, until none changes; return the number of rounds.
 
-    After an odd number of them the messages are in `out`. The messages are those that the residuals belong to.
+    After an odd number of them the messages are in `out`. Any number of threads may call it at the same time. They
+    take parts of a round, of units unit_bounds[i] to unit_bounds[i + 1], and begin none before the round before has
+    ended: counters[0] is how many parts have been taken, counters[1] how many have been done, both 0 at first. Row i of
+    `above` and `most` receives how many messages change by more than the tolerance, and the largest change, in each
+    part of round i. A thread that waits has taken nothing, so that those which run never wait for one that does not.
     """
     buffers = make_buffers(model, room)
-    units = len(model[0]) - 1
-    here, there = messages, out
-    for i in range(rounds):
-        update_units(model, 0, units, here, there, residuals, damping, maximise, buffers)
-        left[i] = count_above(residuals, tolerance)
-        largest[i] = largest_bits(bits)
-        here, there = there, here
-        if left[i] == 0:
-            return i + 1
-    return rounds
+    rounds, parts = above.shape
+    while True:
+        taken = read(counters, 0)
+        stage, part = taken // parts, taken % parts
+        looks = 0
+        while read(counters, 1) < stage * parts:
+            looks += 1
+            if looks > PATIENCE:
+                step_aside()
+        done = stage // STAGES
+        if done >= rounds or (done > 0 and not above[done - 1].any()):
+            return done
+        if not claim(counters, 0, taken):
+            continue
+        here, there = (out, messages) if done & 1 else (messages, out)
+        if stage % STAGES + 1 < STAGES:
+            know_all(model, variable_bounds[part], variable_bounds[part + 1], here, cavities, room)
+        else:
+            some, largest = update_units(
+                model, unit_bounds[part], unit_bounds[part + 1], cavities, here, there, residuals, tolerance, damping,
+                maximise, buffers,
+            )  # fmt: skip
+            above[done, part], most[done, part] = some, settle(some, largest, tolerance)
+        add_one(counters, 1)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def sweep(
-    model, levels, sweeps, backward, messages, residuals, bits, damping, maximise, room, tolerance, left, largest
-):
-    """Send messages in the order of levels, forward and backward in turn, each computed from the newest ones."""
+def sweep(model, levels, backward, cavities, messages, residuals, tolerance, damping, maximise, room, left, largest):
+    """Send messages in the order of levels, forward and backward in turn, each computed from the newest ones.
+
+    Sweeps end when none changes, or after as many as `left` has room for; return how many there were.
+    """
     buffers = make_buffers(model, room)
     count = len(levels) - 1
-    for i in range(sweeps):
+    for i in range(len(left)):
+        reverse = (i & 1) != backward
+        known, begins = begin_sweep(model, messages, cavities, reverse)
+        above, most = 0, REAL(0)
         for step in range(count):
-            level = count - 1 - step if (i & 1) != backward else step
-            first, last = levels[level], levels[level + 1]
-            if last - first < NARROW:
-                for u in range(first, last):
-                    update_unit(model, u, messages, messages, residuals, damping, maximise, buffers)
-            else:
-                update_units(model, first, last, messages, messages, residuals, damping, maximise, buffers)
-        left[i] = count_above(residuals, tolerance)
-        largest[i] = largest_bits(bits)
-        if left[i] == 0:
+            level = count - 1 - step if reverse else step
+            some, change = sweep_level(
+                model, levels[level], levels[level + 1], cavities, known, begins, messages, residuals, tolerance,
+                damping, maximise, buffers,
+            )  # fmt: skip
+            above += some
+            most = max(most, change)
+        left[i], largest[i] = above, settle(above, most, tolerance)
+        if above == 0:
             return i + 1
-    return sweeps
+    return len(left)
 
 
 @njit(error_model="numpy")
@@ -160,10 +230,14 @@ def build_heap(heap, place, keys, residuals):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def queue(model, graph, pops, heap, place, keys, messages, fresh, residuals, damping, maximise, room, tolerance):
+def queue(
+    model, graph, pops, heap, place, keys, cavities, messages, fresh, residuals, damping, maximise, room, tolerance
+):
     """Send the message that changes most, one at a time; return how many until none is above the tolerance."""
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
+    before, logs = np.empty(room, REAL), np.empty(0, REAL)
+    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
     for sent in range(pops):
         k = heap[0]
         if keys[k] <= tolerance:
@@ -172,9 +246,10 @@ def queue(model, graph, pops, heap, place, keys, messages, fresh, residuals, dam
         residuals[k] *= damping
         change_key(heap, place, keys, k, residuals[k])
         v = variables[k]
+        know(model, v, messages, cavities, before, logs)
         for j in range(listener_offsets[v], listener_offsets[v + 1]):
             u = listeners[j]
-            update_unit(model, u, messages, fresh, residuals, REAL(0), maximise, buffers)
+            update_knowing(model, u, cavities, messages, fresh, residuals, tolerance, REAL(0), maximise, buffers)
             for i in range(offsets[u], offsets[u + 1]):
                 change_key(heap, place, keys, i, residuals[i])
     return pops
@@ -202,10 +277,14 @@ def build_unit_heap(graph, heap, place, keys, residuals):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def unit_queue(model, graph, most, heap, place, keys, messages, fresh, residuals, damping, maximise, room, tolerance):
+def unit_queue(
+    model, graph, most, heap, place, keys, cavities, messages, fresh, residuals, damping, maximise, room, tolerance
+):
     """Send all that changes of the unit with the largest change, a unit at a time; return how many messages."""
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
+    before, logs = np.empty(room, REAL), np.empty(0, REAL)
+    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
     sent = 0
     while sent < most:
         u = heap[0]
@@ -221,10 +300,13 @@ def unit_queue(model, graph, most, heap, place, keys, messages, fresh, residuals
             if residuals[k] < 0:
                 residuals[k] = -residuals[k] * damping
                 v = variables[k]
+                know(model, v, messages, cavities, before, logs)
                 for j in range(listener_offsets[v], listener_offsets[v + 1]):
                     w = listeners[j]
                     if w != u:
-                        update_unit(model, w, messages, fresh, residuals, REAL(0), maximise, buffers)
+                        update_knowing(
+                            model, w, cavities, messages, fresh, residuals, tolerance, REAL(0), maximise, buffers
+                        )
                         change_key(heap, place, keys, w, key_of(offsets, residuals, w))
         change_key(heap, place, keys, u, key_of(offsets, residuals, u))
     return sent
@@ -288,39 +370,42 @@ def variable_keys(graph, residuals, keys):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def splash(model, graph, iteration, roots, depth, messages, residuals, damping, maximise, room, stamps, tree, marked):
+def splash(
+    model, graph, iteration, roots, depth, messages, residuals, tolerance, damping, maximise, room, trees, heard, tree,
+    marked,
+):  # fmt: skip
     """Send all messages around some variables, from the leaves of a tree of some depth to its root and back.
 
-    `stamps` has two rows: units of a tree, by the number of the tree, and units that hear, by that of the iteration.
+    `trees` has the number of the last tree that each unit was in, and `heard` the iteration in which it last heard.
     """
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     sent = count = 0
     for number in range(len(roots)):
-        stamp = iteration * len(stamps[0]) + number
+        stamp = iteration * len(trees) + number
         size = 0
         v = roots[number]
         for j in range(listener_offsets[v], listener_offsets[v + 1]):
             tree[size] = listeners[j]
-            stamps[0, listeners[j]] = stamp
+            trees[listeners[j]] = stamp
             size += 1
         begin = 0
         for _ in range(depth):
             end = size
             for i in range(begin, end):
                 for k in range(offsets[tree[i]], offsets[tree[i] + 1]):
-                    size = mark_listeners(graph, k, stamps[0], stamp, tree, size)
+                    size = mark_listeners(graph, k, trees, stamp, tree, size)
             begin = end
         for step in range(2 * size - 1):
-            u = tree[abs(size - 1 - step)]
-            update_unit(model, u, messages, messages, residuals, damping, maximise, buffers)
+            u = np.int64(tree[abs(size - 1 - step)])
+            update_unit(model, u, messages, messages, residuals, tolerance, damping, maximise, buffers)
             sent += offsets[u + 1] - offsets[u]
         for i in range(size):
             u = tree[i]
-            if stamps[1, u] != iteration:
-                stamps[1, u] = iteration
+            if heard[u] != iteration:
+                heard[u] = iteration
                 marked[count] = u
                 count += 1
             for k in range(offsets[u], offsets[u + 1]):
-                count = mark_listeners(graph, k, stamps[1], iteration, marked, count)
+                count = mark_listeners(graph, k, heard, iteration, marked, count)
     return sent, count
