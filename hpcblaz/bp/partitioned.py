@@ -19,6 +19,8 @@ from hpcblaz.mpi.links import totals
 
 __all__ = ["PartitionedModel", "split"]
 
+_MOST_MESSAGES = 2**32 - 2
+
 
 @dataclass(frozen=True, eq=False)
 class PartitionedModel:
@@ -42,8 +44,16 @@ class PartitionedModel:
 
     @classmethod
     def of(cls, comm: Communicator, part: Part) -> "PartitionedModel":
-        """Put the parts of all ranks together; a collective call."""
+        """Put the parts of all ranks together; a collective call.
+
+        Raises
+        ------
+        ModelError
+            If there are more messages than 32 bits can number.
+        """
         found = totals(comm, [len(part.variables), part.messages], [])
+        if found.sums[1] > _MOST_MESSAGES:
+            raise ModelError(f"expected at most {_MOST_MESSAGES} messages, got {found.sums[1]}: use a smaller model")
         return cls(comm, part, int(found.sums[0]), int(found.sums[1]))
 
     def report(self) -> PartitionReport:

@@ -283,7 +283,7 @@ class GridPart:
         lengths = [n * side for n, side in zip((height, height, width, width), sides, strict=True)]
         starts = count + offsets_of(np.array(lengths))
         reverse, targets = np.empty(int(starts[-1]), np.uint32), np.empty(count, np.uint32)
-        numbers, weights = np.empty(int(starts[-1]), np.int64), np.empty((1, count), kind)
+        numbers, weights = np.empty(int(starts[-1]), np.uint32), np.empty((1, count), kind)
         rows, columns = np.arange(top, top + height)[:, None], np.arange(left, left + width)
         edges = self.rows * (self.columns - 1)
         first = rows * (self.columns - 1) + columns, edges + rows * self.columns + columns
@@ -310,7 +310,7 @@ class GridPart:
         identity = np.arange(height * width + 1)
         graph = Graph(offsets, targets, identity, identity[:-1])
         model = (offsets, reverse, unaries, weights)
-        plan = Plan("binary", kind, model, graph, self.levels, numbers[:count].astype(np.uint32), 1024)
+        plan = Plan("binary", kind, model, graph, self.levels, numbers[:count], 1024)
         return GridPlan(
             plan=plan,
             numbers=numbers,

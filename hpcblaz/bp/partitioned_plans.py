@@ -100,7 +100,7 @@ class LocalPlan:
     ----------
     plan : Plan
         Of the units of this rank; `numbers` are those of the whole model.
-    numbers : numpy.ndarray of int64
+    numbers : numpy.ndarray of integers
         Of all messages, the tail too.
     outgoing : dict of int to numpy.ndarray of int64
         By rank, which messages it hears.
@@ -118,7 +118,7 @@ class LocalPlan:
     """
 
     plan: Plan
-    numbers: Integers
+    numbers: NDArray[Any]
     outgoing: dict[int, Integers]
     incoming: dict[int, slice]
     hearers: tuple[Integers, Integers]
@@ -177,6 +177,8 @@ class LocalPlan:
         lengths : numpy.ndarray of int64, optional
             Of the rows. Default: those of the messages.
         """
+        if lengths is None and self.plan.family == "binary":
+            return Links(comm, self.outgoing, self.incoming)
         starts = self.places if lengths is None else offsets_of(lengths)
         outgoing = {r: ranges(starts[slots], starts[slots + 1] - starts[slots]) for r, slots in self.outgoing.items()}
         incoming = {r: slice(int(starts[s.start]), int(starts[s.stop])) for r, s in self.incoming.items()}

@@ -45,11 +45,11 @@ class RankPropagation(Propagation):
         super().__init__(local.plan, messages, maximise, damping, tolerance)
         self.local, self.comm = local, comm
         self._links = local.links(comm)
-        self._slot_of = np.repeat(
-            np.arange(len(local.numbers) - local.count),
-            np.diff(local.places[local.count : len(local.numbers) + 1]),
-        )
-        self._first = int(local.places[local.count])
+        tail = np.arange(len(local.numbers) - local.count)
+        self._first, self._slot_of = local.count, tail
+        if local.plan.family != "binary":
+            self._first = int(local.places[local.count])
+            self._slot_of = np.repeat(tail, np.diff(local.places[local.count : len(local.numbers) + 1]))
 
     def flood_all(self) -> Sent:
         """Send all messages of all ranks at once; what others hear is on its way while the rest is computed."""
