@@ -18,6 +18,7 @@ __all__ = [
     "LayoutError",
     "MissingDependencyError",
     "ModelError",
+    "NetworkError",
     "PeerError",
     "ResourceError",
     "ShapeError",
@@ -87,6 +88,10 @@ class ConfigurationError(HpcblazError, ValueError):
 
 class ModelError(HpcblazError, ValueError):
     """A graphical model, evidence or an assignment makes no sense: sizes do not match, or a state is not there."""
+
+
+class NetworkError(HpcblazError, ValueError):
+    """A network cannot be what it is asked to be: operators are not supported, or numbers or names make no sense."""
 
 
 class ResourceError(HpcblazError, RuntimeError):

@@ -10,7 +10,7 @@
     and ``gpu_launch`` queues them.
 ``templates``, ``cuda_templates``
     The kernels, specialised by ``compile`` (with transforms written by ``generate``); those of the GPU are made
-    into machine code by ``cuda_build``, and listed with what they need by ``cuda_report``.
+    into machine code by ``cuda_build``, and listed with what they need by ``cuda_report`` and ``cuda_message_report``.
 ``threads``
     How many threads, and running them.
 """

@@ -81,7 +81,8 @@ def _plan(family: str, precision: str) -> tuple[Any, ...]:
     if family == "binary":
         model = (offsets, reverse, real, Argument(real.dtype, 2))
     else:
-        model = (offsets, reverse, targets, longs, real, longs, longs, real, real, real, real)
+        tables_at = Argument(np.dtype("uint32"), 1)  # int64 where there are more than 2^32 entries
+        model = (offsets, reverse, targets, longs, real, longs, tables_at, real, real, real, real)
     return levels, numbers, (offsets, targets, longs, longs), model
 
 

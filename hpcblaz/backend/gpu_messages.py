@@ -20,7 +20,7 @@ from hpcblaz.bodies.records import TILE
 
 _WAVES = 32  # tiles of threads for each multiprocessor
 _AT_ONCE = 2  # of them that surely run at the same time, whatever registers they need
-_QUEUED = 4 if SIMULATED else 32  # times that all messages are sent, at most, before the host looks
+_QUEUED = 4 if SIMULATED else 16  # times that all messages are sent, at most, before the host looks
 _DIGIT = 8  # bits of a key that are looked at at a time
 
 
@@ -110,6 +110,11 @@ class GpuPropagation:
         return len(self.plan.numbers)
 
     @property
+    def tolerance(self) -> float:
+        """Residuals up to it are none."""
+        return float(self._tolerance)
+
+    @property
     def trouble(self) -> int | None:
         """A unit (of factors: a variable) whose states are all impossible, if one was met."""
         if self._unread is not None:
@@ -143,7 +148,7 @@ class GpuPropagation:
     def flood(self, rounds: int) -> tuple[int, Integers, NDArray[np.float64]]:
         """Send all messages at once, up to so many times; return how often, and each time's measures.
 
-        It comes back after 32 times, whether all have converged or not.
+        It comes back after 16 times, whether all have converged or not.
         """
         rounds = min(rounds, _QUEUED)
         tally = self._tally(rounds)
@@ -159,8 +164,9 @@ class GpuPropagation:
     def sweep(self, sweeps: int, backward: bool) -> tuple[int, Integers, NDArray[np.float64]]:
         """Send messages level by level, up to so many times, forward and backward in turn, all in one kernel.
 
-        Return how often, and the measures of each time, taken as messages were sent.
+        Return how often, 16 times at most, and the measures of each time, taken as messages were sent.
         """
+        sweeps = min(sweeps, _QUEUED)
         tally = self._tally(sweeps)
         arguments = (
             self._model, self._levels, np.int64(sweeps), np.int64(backward), self.messages, self._nothing,
@@ -183,7 +189,7 @@ class GpuPropagation:
         Parameters
         ----------
         rounds : int
-            Up to so many times, and up to 32.
+            Up to so many times, and up to 16.
         low, high : float
             The share where the number of residuals above the tolerance did not fall by a tenth the time before, and
             where it did.

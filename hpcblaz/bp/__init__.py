@@ -12,7 +12,13 @@
     Many models of one shape at once; codes without tables.
 ``gpu_schedules``, ``gpu_benchmark``
     Schedules of a GPU, and how fast it is.
-``plotting``, ``benchmark``
+``partitioned``, ``distributed``
+    Models dealt out to ranks, and inference on them: ``partition`` and ``bisection`` say who gets what,
+    ``partitioned_plans``, ``partitioned_pairs``, ``partitioned_factors``, ``partitioned_files`` and
+    ``partitioned_grids`` make the parts, ``rank_propagation``,
+    ``distributed_schedules``, ``distributed_answers``, ``distributed_result`` and ``distributed_checkpoint`` are what
+    inference is made with, and ``marginal_store`` is where answers go.
+``plotting``, ``benchmark``, ``scaling_benchmark``
     Pictures of how it went, and how fast it is.
 ``readers``
     Files: ``uai``, ``libdai``, ``rnbp``, and ``solutions``; ``tokens`` and ``writing`` are their numbers.
@@ -26,12 +32,19 @@ from hpcblaz.bp.batches import BatchInference, decode, infer_batch
 from hpcblaz.bp.builders import chain, grid_edges, ising, potts, random_regular, tree
 from hpcblaz.bp.codes import channel, code_model, ldpc, parity_checks
 from hpcblaz.bp.comparison import Answers, Comparison, compare, read_answers
+from hpcblaz.bp.distributed import infer_partitioned
+from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.elimination import EliminationPlan, plan_elimination
 from hpcblaz.bp.exact import ExactSolution, exact
-from hpcblaz.bp.inference import infer
+from hpcblaz.bp.inferring import infer
+from hpcblaz.bp.marginal_store import save_marginals
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.networks import from_networkx, to_networkx
 from hpcblaz.bp.parity import ParityChecks
+from hpcblaz.bp.partition import PartitionReport, partition, report_partition
+from hpcblaz.bp.partitioned import PartitionedModel, split
+from hpcblaz.bp.partitioned_files import read_partitioned
+from hpcblaz.bp.partitioned_grids import partitioned_ising
 from hpcblaz.bp.plotting import plot
 from hpcblaz.bp.readers import read_model, write_model
 from hpcblaz.bp.result import History, Inference
@@ -57,6 +70,9 @@ __all__ = [
     "Inference",
     "PairwiseModel",
     "ParityChecks",
+    "PartitionReport",
+    "PartitionedInference",
+    "PartitionedModel",
     "chain",
     "channel",
     "code_model",
@@ -68,9 +84,12 @@ __all__ = [
     "grid_edges",
     "infer",
     "infer_batch",
+    "infer_partitioned",
     "ising",
     "ldpc",
     "parity_checks",
+    "partition",
+    "partitioned_ising",
     "plan_elimination",
     "plot",
     "potts",
@@ -82,6 +101,10 @@ __all__ = [
     "read_log_partition",
     "read_marginals",
     "read_model",
+    "read_partitioned",
+    "report_partition",
+    "save_marginals",
+    "split",
     "stereo",
     "to_networkx",
     "tree",

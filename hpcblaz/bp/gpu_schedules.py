@@ -20,8 +20,8 @@ GPU_SCHEDULES = ("auto", "sweep", "lbp", "rnbp", "rbp")
 _BLOCK = 16  # sweeps after which `auto` looks back
 _HALVED = 0.5  # the progress that a block has to make
 # What `auto` sends at random once sweeps get nowhere: the share where the number of unconverged messages does not fall,
-# how much of old messages stays, and for how many updates of each message
-_STAGES = ((0.3, 0.3, 60), (0.1, 0.6, 120))
+# how much of old messages stays, and how often; by counts and not by time, so that a seed gives the same run
+_STAGES = ((0.3, 0.3, 128), (0.1, 0.6, 512))
 _LAST = (0.1, 0.8)
 
 Schedule = Callable[[str, Any, Watch, Options], Iterator[bool]]
@@ -64,40 +64,47 @@ def start(name: str, propagation: GpuPropagation, watch: Watch, options: Options
 
 
 def _drawn(
-    propagation: GpuPropagation, watch: Watch, low: float, high: float, seed: int, most: int | None
+    propagation: GpuPropagation, watch: Watch, low: float, high: float, seed: int, times: int | None
 ) -> Iterator[bool]:
-    """Send unconverged messages at random until none is left, or so many have been sent."""
+    """Send unconverged messages at random, so many times or for ever."""
     propagation.compute()
     before, left = 0, propagation.measure()[0]
-    first = watch.updates
-    while most is None or watch.updates - first < most:
-        _, sent, lefts, largest = propagation.send_drawn_often(watch.rounds(), low, high, seed, before, left)
+    while times is None or times > 0:
+        rounds = watch.rounds() if times is None else min(watch.rounds(), times)
+        done, sent, lefts, largest = propagation.send_drawn_often(rounds, low, high, seed, before, left)
         watch.note(int(sent.sum()), lefts, largest)
-        before = int(lefts[-2]) if len(lefts) > 1 else left
-        left = int(lefts[-1])
+        before, left = int(lefts[-2]) if done > 1 else left, int(lefts[-1])
+        times = None if times is None else times - done
         yield left == 0
 
 
 def _auto(propagation: GpuPropagation, watch: Watch, options: Options) -> Iterator[bool]:
     """Sweep while that halves what is left, then send at random, fewer and fewer, and damp more and more."""
-    yield from _promising_sweeps(propagation, watch, options)
+    yield from _promising_sweeps(propagation, watch)
     given = propagation.damping
-    for low, damping, updates in _STAGES:
+    for low, damping, times in _STAGES:
         propagation.damping = max(damping, given)
-        yield from _drawn(propagation, watch, low, 1.0, options.seed, updates * propagation.count)
+        yield from _drawn(propagation, watch, low, 1.0, options.seed, times)
     low, damping = _LAST
     propagation.damping = max(damping, given)
     yield from _drawn(propagation, watch, low, 1.0, options.seed, None)
 
 
-def _promising_sweeps(propagation: GpuPropagation, watch: Watch, options: Options) -> Iterator[bool]:
-    """Sweep until a block of sweeps halves neither the number of unconverged messages nor the largest residual."""
-    mark, before = len(watch.left), (math.inf, math.inf)
-    for found in start("sweep", propagation, watch, options):
-        if not found and len(watch.left) - mark >= _BLOCK:
-            now = watch.left[-1], watch.largest[-1]
+def _promising_sweeps(propagation: GpuPropagation, watch: Watch) -> Iterator[bool]:
+    """Sweep until a block of sweeps halves neither the number of unconverged messages nor the largest residual.
+
+    The first sweep goes backward: two are all that a tree needs.
+    """
+    sweeps, backward = 0, True
+    before = math.inf, math.inf
+    while True:
+        done, left, largest = propagation.sweep(min(watch.rounds(), _BLOCK - sweeps % _BLOCK), backward)
+        watch.note(done * propagation.count, left, largest)
+        sweeps += done
+        backward ^= bool(done & 1)
+        yield bool(left[-1] == 0)
+        if sweeps % _BLOCK == 0:
+            now = int(left[-1]), float(largest[-1])
             if now[0] > _HALVED * before[0] and not now[1] <= _HALVED * before[1]:
-                yield False
                 return
-            mark, before = len(watch.left), now
-        yield found
+            before = now

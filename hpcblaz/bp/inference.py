@@ -129,11 +129,11 @@ def infer(
         first = status == "converged" and _AT_ONCE * count < watch.updates and count <= _SMALL
         if schedule == "auto" and device == "cpu" and first:
             propagation = _better(prepared, propagation, watch, options)
-        found = asnumpy(propagation.messages)
+        messages = asnumpy(propagation.messages)
         del propagation  # and what only schedules need
         return Inference(
             prepared=prepared,
-            messages=found,
+            messages=messages,
             task=task,
             schedule=schedule,
             status=status,

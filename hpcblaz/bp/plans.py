@@ -86,7 +86,24 @@ class Prepared:
         return np.ascontiguousarray(self.model.edges[:, ::-1]).ravel()
 
 
-def prepare(model: FactorGraph | PairwiseModel, precision: str) -> Prepared:
+class Agreement:
+    """What those that prepare parts of one model have to agree on; one alone agrees with itself."""
+
+    def every(self, flag: bool) -> bool:
+        """Return whether it is so for all of them."""
+        return flag
+
+    def largest(self, value: float) -> float:
+        """Return the largest value of all of them."""
+        return value
+
+
+def prepare(
+    model: FactorGraph | PairwiseModel,
+    precision: str,
+    arranged: tuple[Any, ...] | None = None,
+    agreement: Agreement | None = None,
+) -> Prepared:
     """Return a model with a plan of the fastest family that it fits.
 
     Parameters
@@ -94,29 +111,35 @@ def prepare(model: FactorGraph | PairwiseModel, precision: str) -> Prepared:
     model : FactorGraph or PairwiseModel
     precision : {'float32', 'float64'}
         Of odds, if they cannot overflow in it. Other messages are float64.
+    arranged : tuple, optional
+        The order of units and messages, as `arrange_pairs` returns it, or for a FactorGraph `arrange_factors`. A
+        FactorGraph that comes with it stays one.
+    agreement : Agreement, optional
+        With those that prepare other parts of the model.
 
     Raises
     ------
     ModelError
         If all states of a variable are impossible by themselves.
     """
+    agreement = agreement or Agreement()
     if isinstance(model, FactorGraph):
-        if model.arity > 2 or not model.variables:
-            return _factors(model)
+        if model.arity > 2 or not model.variables or arranged is not None:
+            return _factors(model, arranged)
         model = model.to_pairwise()
     binary = bool((model.cardinalities == 2).all())
     largest = _largest_unaries(model, binary)
     impossible = np.flatnonzero(np.isneginf(largest))
     if impossible.size:
         raise impossible_variable(int(impossible[0]))
-    levels, order, offsets, numbers, reverse, targets = arrange_pairs(model.edges, model.variables)
+    levels, order, offsets, numbers, reverse, targets = arranged or arrange_pairs(model.edges, model.variables)
     identity = np.arange(model.variables + 1)
     graph = Graph(offsets, targets, identity, identity[:-1])
     rest = (graph, levels, numbers)
-    if binary:
+    if agreement.every(binary):
         for kind in ("float32", "float64") if precision == "float32" else ("float64",):
-            arrays = _odds(model, order, offsets, numbers, kind)
-            if arrays is not None:
+            arrays = _odds(model, order, offsets, numbers, kind, agreement)
+            if agreement.every(arrays is not None) and arrays is not None:
                 room = max(1024, int(np.diff(offsets).max(initial=0)))
                 plan = Plan("binary", kind, (offsets, reverse, *arrays), *rest, room)
                 return Prepared(model, plan, order, 0.0)
@@ -140,13 +163,19 @@ def impossible_variable(variable: int) -> ModelError:
 
 
 def _odds(
-    model: PairwiseModel, order: Integers, offsets: Integers, numbers: NDArray[np.uint32], precision: str
+    model: PairwiseModel,
+    order: Integers,
+    offsets: Integers,
+    numbers: NDArray[np.uint32],
+    precision: str,
+    agreement: Agreement,
 ) -> tuple[NDArray[Any], NDArray[Any]] | None:
     """Return unaries and weights as odds, or None if there is a zero or products of odds might overflow."""
     tables = BinaryTables(model.log_tables, model.table_of)
     finite, alike, widest = tables.look()
-    if not finite:
+    if not agreement.every(finite):
         return None
+    widest = agreement.largest(widest)
     told, most = tables.farthest_told(offsets, numbers)
     pairs = model.log_unaries.reshape(-1, 2)
     unaries = (pairs[:, 1] - pairs[:, 0])[order]
@@ -223,7 +252,7 @@ def _pairs(
     return Prepared(model, plan, order, float(scales[model.table_of].sum() + largest.sum()))
 
 
-def _factors(model: FactorGraph) -> Prepared:
+def _factors(model: FactorGraph, arranged: tuple[Any, ...] | None) -> Prepared:
     constants = np.flatnonzero(np.diff(model.factor_offsets) == 0)
     zero = constants[np.isneginf(model.log_tables[model.table_offsets[constants]])]
     if zero.size:
@@ -231,7 +260,7 @@ def _factors(model: FactorGraph) -> Prepared:
             f"expected a model with a possible assignment, got one in which all are impossible: factor {zero[0]}, a "
             "constant, is 0"
         )
-    levels, order, offsets, numbers, told_offsets, told, listeners = arrange_factors(
+    levels, order, offsets, numbers, told_offsets, told, listeners = arranged or arrange_factors(
         model.factor_offsets, model.scopes, model.variables
     )
     variables = model.scopes[numbers].astype(np.uint32)

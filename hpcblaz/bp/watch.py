@@ -1,7 +1,9 @@
 """When an inference has to stop, and what it was like on the way."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +41,16 @@ class Watch:
     def elapsed(self) -> float:
         """Return the seconds since the start."""
         return time.perf_counter() - self._start
+
+    def resume(self, updates: int, seconds: float, record: Mapping[str, list[Any]]) -> None:
+        """Go on with what was counted and recorded before, seconds of earlier runs included but for the limit."""
+        self.updates = updates
+        self._start -= seconds
+        self._last = self.elapsed()
+        if self.time_limit is not None:
+            self.time_limit += seconds
+        for name, values in record.items():
+            getattr(self, name)[:] = values
 
     def over(self) -> str | None:
         """Return which limit has been reached: 'iterations', 'time', or none."""

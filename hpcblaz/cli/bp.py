@@ -18,7 +18,7 @@ from hpcblaz.bp.readers import format_of, read_model, write_model
 from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text
 from hpcblaz.bp.tokens import write_text
 from hpcblaz.bp.uai import read_evidence
-from hpcblaz.cli import bp_bench, bp_compare, bp_generate, bp_infer
+from hpcblaz.cli import bp_bench, bp_compare, bp_generate, bp_infer, bp_partition, bp_scaling
 from hpcblaz.cli.bp_describe import describe_model, describe_plan, show
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError
@@ -41,8 +41,10 @@ def register(subparsers: Any) -> None:
     _add_convert(actions)
     _add_exact(actions)
     bp_infer.register(actions)
+    bp_partition.register(actions)
     bp_compare.register(actions)
     bp_bench.register(actions)
+    bp_scaling.register(actions)
 
 
 def _add_info(actions: Any) -> None:

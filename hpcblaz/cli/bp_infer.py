@@ -16,8 +16,10 @@ from hpcblaz.bp.schedules import SCHEDULES
 from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text, samples_text
 from hpcblaz.bp.tokens import write_text
 from hpcblaz.bp.uai import read_evidence_samples
+from hpcblaz.cli import bp_infer_ranks
 from hpcblaz.cli.bp_describe import show
 from hpcblaz.cli.console import Console
+from hpcblaz.errors import ConfigurationError
 from hpcblaz.mpi import world
 
 _TASKS = {"MAR": "marginals", "PR": "logz", "MAP": "map"}
@@ -31,12 +33,14 @@ def register(actions: Any) -> None:
         description="Infer marginals, the partition function or a most probable assignment by loopy belief "
         "propagation: exact on trees, an approximation elsewhere.",
     )
-    parser.add_argument("model", metavar="MODEL")
+    parser.add_argument("model", metavar="MODEL", nargs="?")
     parser.add_argument(
         "--evidence", metavar="FILE", help="variables that have been observed; several samples are answered one by one"
     )
     parser.add_argument("--task", choices=tuple(_TASKS), default="MAR", help="default: MAR")
-    parser.add_argument("-o", "--output", metavar="OUT", help="where the solution is written; default: it is printed")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", help="where the solution is written, .zarr for a store; default: it is printed"
+    )
     parser.add_argument("--schedule", choices=SCHEDULES, default="auto", help="order of the messages; default: auto")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="default: 1e-4")
     parser.add_argument("--damping", type=float, default=0.0, help="how much of an old message stays; default: 0")
@@ -46,14 +50,19 @@ def register(actions: Any) -> None:
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all")
     parser.add_argument("--json", action="store_true", help="print JSON")
+    bp_infer_ranks.add_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     console = Console(world())
+    if bp_infer_ranks.is_for_ranks(arguments, console.comm.size):
+        return bp_infer_ranks.run(arguments, console)
     found: dict[str, Any] = {}
     text = ""
     with console.comm.together():
+        if arguments.model is None:
+            raise ConfigurationError("expected MODEL or --generate, got neither")
         if console.comm.rank == 0:
             model = read_model(arguments.model)
             samples = read_evidence_samples(arguments.evidence) if arguments.evidence else [{}]

@@ -15,14 +15,14 @@ import traceback
 from collections.abc import Sequence
 
 from hpcblaz._version import __version__
-from hpcblaz.cli import bench, bp, compare, compress, decompress, demo, info, plot, stats
+from hpcblaz.cli import bench, bp, compare, compress, decompress, demo, info, nn, plot, stats
 from hpcblaz.cli.console import Console, finish_output
 from hpcblaz.cli.stopping import Terminated, end_on_signals
 from hpcblaz.errors import HpcblazError, StoppedError
 from hpcblaz.mpi import Communicator, world
 from hpcblaz.mpi.launch import load_mpi
 
-_VERBS = (info, compress, decompress, stats, compare, plot, bp, demo, bench)
+_VERBS = (info, compress, decompress, stats, compare, plot, bp, nn, demo, bench)
 _STOPPED = 75  # of sysexits.h: try again
 _CLEANING = 2.0  # seconds for rank 0, which holds what is half written, before another rank ends the job
 _RANK_VARIABLES = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")

@@ -158,13 +158,13 @@ def test_what_is_not_a_number_has_not_converged() -> None:
 @pytest.mark.parametrize("schedule", GPU_SCHEDULES)
 def test_inference_is_that_of_the_cpu(schedule: str) -> None:
     grid = ising(3, 1.0, seed=2)
-    found = infer(grid, schedule, device="gpu", seed=3, tolerance=1e-2)
+    found = infer(grid, schedule, device="gpu", seed=3, tolerance=1e-2, share=0.25)
     assert found.converged and found.residual <= 1e-2
     assert isinstance(found.messages, np.ndarray)
     if schedule == "auto":
         assert found.updates % 24 == 0  # of sweeps
         return
-    expected = infer(grid, schedule, seed=3, tolerance=1e-2)
+    expected = infer(grid, schedule, seed=3, tolerance=1e-2, share=0.25)
     assert found.updates == expected.updates
     np.testing.assert_allclose(found.marginals, expected.marginals, rtol=1e-6)
     assert found.log_partition == pytest.approx(expected.log_partition)
@@ -175,9 +175,10 @@ def test_auto_sends_at_random_and_damps_where_sweeps_get_nowhere() -> None:
     tables = 4.0 * np.array([[-1.0, 1.0], [1.0, -1.0]])[None].repeat(3, axis=0)
     edges = [[0, 1], [1, 2], [2, 0]]
     triangle = PairwiseModel.from_tables([[0.3, 0.0], [0.0, 0.1], [0.0, 0.0]], edges, tables, log=True)
-    found = infer(triangle, device="gpu", max_iterations=45, tolerance=0.3)
-    sweeps = np.diff(found.history.updates) == 6
-    assert sweeps[:30].all() and not sweeps.all()
+    found = infer(triangle, device="gpu", max_iterations=35)
+    assert found.status == "iterations"
+    sent = np.diff(found.history.updates)
+    assert (sent[:31] == 6).all() and (sent[31:-1] < 6).any()  # 32 sweeps, and then a part at a time
 
 
 def test_what_has_no_place_on_a_gpu_is_refused() -> None:

@@ -17,9 +17,12 @@ from hpcblaz.errors import DeviceError, HpcblazError, MissingDependencyError
 class InARow(Propagation):
     """Messages of the CPU that can be sent at random several times in a row."""
 
+    def sweep(self, sweeps: int, backward: bool) -> Any:
+        return super().sweep(min(sweeps, 16), backward)
+
     def send_drawn_often(self, rounds: int, low: float, high: float, seed: int, before: int, left: int) -> Any:
         sent, lefts, most = [], [], []
-        for _ in range(min(rounds, 32)):
+        for _ in range(min(rounds, 16)):
             sent.append(self.send_drawn(high if left < 0.9 * before else low, seed))
             before, (left, largest) = left, self.measure()
             lefts.append(left)

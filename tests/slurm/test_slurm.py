@@ -17,15 +17,18 @@ from slurm.one_machine import CARDS, OneMachine, missing
 
 import hpcblaz as hb
 from hpcblaz.mpi.launch import library_info
+from hpcblaz.mpi.spawn import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 CHUNKS = 40
 PATIENCE = 180  # seconds for a job that nothing holds up, on cores that other tests use, too
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 HPCBLAZ = f"""#!{sys.executable}
-# hpcblaz with small chunks. Of a job's first start each takes $PAUSE seconds, and rank $KILLED dies at its third one.
+# hpcblaz with small chunks. Of a job's first start each takes $PAUSE seconds, and rank $KILLED dies at its third one;
+# a checkpoint of messages takes as long.
 # With $HOLD a file takes a minute to be complete.
 import os, signal, sys, time
+from hpcblaz.bp import distributed
 from hpcblaz.cli.main import main
 from hpcblaz.fields import converting
 from hpcblaz.mpi import atomic
@@ -40,6 +43,12 @@ class Slow(converting.Checkpoint):
         super().write(name, data)
         self.written += 1
 converting.Checkpoint = Slow
+class SlowMessages(distributed.InferenceCheckpoint):
+    def save(self, *arguments):
+        super().save(*arguments)
+        if "SLURM_RESTART_COUNT" not in os.environ:
+            time.sleep(float(os.environ.get("PAUSE", "0")))
+distributed.InferenceCheckpoint = SlowMessages
 if "HOLD" in os.environ:
     atomic.AtomicFile.commit = lambda file: time.sleep(60)
 sys.exit(main())
@@ -301,6 +310,26 @@ def test_a_script_without_arguments_says_what_it_expects(cluster: Cluster, time_
     job = cluster.submit(script, options="--nodes=1 --ntasks-per-node=1")
     assert cluster.wait(job) == "FAILED"
     assert re.match(r"expected .*, got .*: sbatch .*slurm/", cluster.output(job)), cluster.output(job)
+
+
+def test_belief_propagation_is_continued(cluster: Cluster, time_is_up: str) -> None:
+    """The same command line under mpirun finds the same, without a break."""
+    settings = ["--size", "60,90", "--coupling", "9", "--schedule", "lbp", "--max-iterations", "25"]
+    command = ["bp", "infer", "--generate", "ising", *settings, "--checkpoint-every", "1e-3"]
+    arguments = [*command, "--checkpoint", "bp.messages", "-o", "bp.MAR"]
+    options = "--nodes=2 --nodelist=n3,n4 --ntasks-per-node=1"
+    job = cluster.submit("cpu.sbatch", *arguments, options=options, PAUSE="2")
+    cluster.wait(job, lambda: (cluster.folder / "bp.messages").exists())
+    cluster.machine.run("scancel", "--signal=TERM", job)
+    assert cluster.wait(job) == "COMPLETED", cluster.output(job)
+    output = cluster.output(job)
+    assert re.search(r"stopped as asked after \d+ iterations", output) and "continuing after " in output, output
+    assert cluster.facts(job)["Restarts"] == "1"
+    other = [str(cluster.folder / name) for name in ("other.messages", "other.MAR")]
+    more = [*command, "--checkpoint", other[0], "-o", other[1]]
+    done = run_ranks(["-m", "hpcblaz.cli.main", *more], 3, timeout=PATIENCE, merge=True)
+    assert done.status == 0, done.output
+    assert (cluster.folder / "bp.MAR").read_bytes() == Path(other[1]).read_bytes()
 
 
 def test_a_job_whose_time_is_up_is_continued(cluster: Cluster, time_is_up: str, expected: dict[str, bytes]) -> None:
