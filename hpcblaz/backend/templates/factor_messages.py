@@ -96,7 +96,7 @@ def behind(model, v, messages, cavities, backward, logs):
 def know(model, v, messages, cavities, before, logs):
     """Write what a variable tells each of its factors; `logs` is as for `behind`, and `before` is room to work in."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
-    behind(model, v, messages, cavities, False, logs)
+    behind(model, v, messages, cavities, np.bool_(False), logs)
     known = before[: cards[v]]
     known[:] = 1
     log = 0.0

@@ -77,6 +77,32 @@ def behind(model, u, messages, after, logs):
 
 
 @helper()
+def one_row(weight, row, maximise, told):
+    """Add a row of a table, times the weight of its state, to what is told; or take the larger ones."""
+    if maximise:
+        for y in range(len(told)):
+            told[y] = max(told[y], weight * row[y])
+    else:
+        for y in range(len(told)):
+            told[y] += weight * row[y]
+
+
+@helper()
+def four_rows(weights, rows, maximise, told):
+    """Do what `one_row` does with four rows, one after the other, while each of the results is at hand."""
+    width = len(told)
+    a, b, c, d = weights[0], weights[1], weights[2], weights[3]
+    first, second = rows[:width], rows[width : 2 * width]
+    third, fourth = rows[2 * width : 3 * width], rows[3 * width : 4 * width]
+    if maximise:
+        for y in range(width):
+            told[y] = max(max(max(max(told[y], a * first[y]), b * second[y]), c * third[y]), d * fourth[y])
+    else:
+        for y in range(width):
+            told[y] = (((told[y] + a * first[y]) + b * second[y]) + c * third[y]) + d * fourth[y]
+
+
+@helper()
 def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one unit sends; see `update_units`."""
     offsets, reverse, targets, state_offsets, unaries, places, tables_at, tables, trouble = model
@@ -98,16 +124,16 @@ def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise
         width = end - begin
         told = result[:width]
         told[:] = 0
-        for x in range(states):
-            weight = cavity[x]
-            if weight > 0:
-                row = tables[tables_at[k] + x * width : tables_at[k] + (x + 1) * width]
-                if maximise:
-                    for y in range(width):
-                        told[y] = max(told[y], weight * row[y])
-                else:
-                    for y in range(width):
-                        told[y] += weight * row[y]
+        x = 0
+        while x < states:
+            place = tables_at[k] + x * width
+            if x + 4 <= states and cavity[x] > 0 and cavity[x + 1] > 0 and cavity[x + 2] > 0 and cavity[x + 3] > 0:
+                four_rows(cavity[x : x + 4], tables[place : place + 4 * width], maximise, told)
+                x += 4
+            else:
+                if cavity[x] > 0:
+                    one_row(cavity[x], tables[place : place + width], maximise, told)
+                x += 1
         total = REAL(0)
         for y in range(width):
             total += told[y]

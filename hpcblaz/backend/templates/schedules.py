@@ -223,7 +223,7 @@ def queue(
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     before, logs = np.empty(room, REAL), np.empty(0, REAL)
-    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
+    know_all(model, np.int64(0), len(listener_offsets) - 1, messages, cavities, room)
     for sent in range(pops):
         k = np.int64(heap[0])
         if keys[k] <= tolerance:
@@ -270,7 +270,7 @@ def unit_queue(
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     before, logs = np.empty(room, REAL), np.empty(0, REAL)
-    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
+    know_all(model, np.int64(0), len(listener_offsets) - 1, messages, cavities, room)
     sent = 0
     while sent < most:
         u = np.int64(heap[0])
