@@ -5,7 +5,8 @@
 ``builders``, ``codes``, ``vision``
     Models of grids, chains, trees and random graphs; of codes; of images.
 ``inference``, ``result``
-    Belief propagation and its answers; ``plans``, ``schedules``, ``watch`` and ``answers`` are what they are made with.
+    Belief propagation and its answers; ``plans``, ``kept``, ``schedules``, ``watch`` and ``answers`` are what they are
+    made with.
 ``comparison``
     How far answers are from each other.
 ``batches``, ``batch_plans``, ``parity``

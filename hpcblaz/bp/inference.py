@@ -10,8 +10,9 @@ from hpcblaz.backend.messages import Propagation
 from hpcblaz.backend.threads import threads as use_threads
 from hpcblaz.bp import answers
 from hpcblaz.bp.gpu_schedules import engine
+from hpcblaz.bp.kept import prepare_once
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
-from hpcblaz.bp.plans import Prepared, impossible_variable, prepare
+from hpcblaz.bp.plans import Prepared, impossible_variable
 from hpcblaz.bp.result import History, Inference
 from hpcblaz.bp.schedules import SCHEDULES, Options
 from hpcblaz.bp.schedules import schedule as start
@@ -23,7 +24,7 @@ __all__ = ["TASKS", "infer"]
 TASKS = ("marginals", "map", "logz")
 
 _SMALL = 4096  # messages up to which `auto` looks for a second fixed point: it takes a few milliseconds
-_AT_ONCE = 3  # sweeps after which trees have converged, and what else has is of weak couplings
+_AT_ONCE = 7  # sweeps: of some hundred models that converged in so many, no second fixed point was better
 _SECOND = 30  # updates of each message that this may take
 _CLEARLY = 1e-6  # relative difference of what two fixed points are worth
 
@@ -119,7 +120,7 @@ def infer(
     propagate, begin = engine(device, schedule)
     with nullcontext() if threads is None else use_threads(threads):
         watch = Watch(0, 1, time_limit)
-        prepared = prepare(model, precision)
+        prepared = prepare_once(model, precision)
         messages = prepared.uniform() if initial is None else prepared.to_plan(initial.vectors)
         propagation = propagate(prepared.plan, messages, task == "map", damping, tolerance)
         watch.messages, watch.most = propagation.count, max_iterations * propagation.count
@@ -167,10 +168,10 @@ def _better(prepared: Prepared, found: Propagation, watch: Watch, options: Optio
     """
     other = found.afresh(prepared.uniform())
     watch.most = min(watch.most, watch.updates + _SECOND * other.count)
-    if _run(prepared, other, watch, start("units", other, watch, options)) != "converged":
-        other = found
-    first, second = (_worth(prepared, propagation) for propagation in (found, other))
-    best = other if second > first + _CLEARLY * max(1.0, abs(first)) else found
+    best = found
+    if _run(prepared, other, watch, start("units", other, watch, options)) == "converged":
+        first, second = (_worth(prepared, propagation) for propagation in (found, other))
+        best = other if second > first + _CLEARLY * max(1.0, abs(first)) else found
     watch.note(0, *best.measure_anew())
     return best
 

@@ -182,6 +182,11 @@ class FactorGraph:
         shape = self.cardinalities[self.scope(factor)]
         return self.log_tables[self.table_offsets[factor] : self.table_offsets[factor + 1]].reshape(shape)
 
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What was worked out from the model and may be asked for again; not a part of it."""
+        return {}
+
     def score(self, assignment: ArrayLike) -> Any:
         """Return the logarithm of the product of the entries that an assignment chooses.
 
@@ -432,6 +437,11 @@ class PairwiseModel:
     def degrees(self) -> Integers:
         """How many edges each variable has: int64, shape (variables,)."""
         return np.bincount(self.edges.ravel(), minlength=self.variables).astype(np.int64)
+
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What was worked out from the model and may be asked for again; not a part of it."""
+        return {}
 
     def log_unary(self, variable: int) -> Floats:
         """Return the weights of a variable; they share the memory of the model."""

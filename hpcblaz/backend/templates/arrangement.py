@@ -5,10 +5,11 @@ the sweep over the units one by one. Trees are taken from their roots, and other
 """
 
 import numpy as np
-from numba import njit
+
+from .helper import helper, kernel
 
 
-@njit
+@helper()
 def begins_of(counts):
     """Return where rows begin, and where the last one ends; row i has counts[i + 1] items."""
     for i in range(1, len(counts)):
@@ -16,7 +17,7 @@ def begins_of(counts):
     return counts
 
 
-@njit
+@helper()
 def sorted_by(keys, count):
     """Return where each key's items begin, and the items in the order of their keys, else in their own."""
     offsets = np.zeros(count + 1, np.int64)
@@ -31,7 +32,7 @@ def sorted_by(keys, count):
     return offsets, items
 
 
-@njit
+@helper()
 def from_roots(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
     """Return units from the roots of their trees on, or an empty list if there is a loop.
 
@@ -69,7 +70,7 @@ def from_roots(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
     return found
 
 
-@njit
+@helper()
 def in_levels(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
     """Return where the levels begin, and the units level by level."""
     sequence = from_roots(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units)
@@ -89,7 +90,7 @@ def in_levels(units, hubs, unit_offsets, unit_hubs, hub_offsets, hub_units):
     return sorted_by(level, levels)
 
 
-@njit
+@helper()
 def tree_levels(edges, offsets, sent):
     """Return the level of each variable, from the roots of trees on, and the number of levels: 0 if there is a loop."""
     variables = len(offsets) - 1
@@ -119,7 +120,7 @@ def tree_levels(edges, offsets, sent):
     return level, levels if len(edges) == variables - components else 0
 
 
-@njit
+@helper()
 def levels_in_order(edges, offsets, sent, level):
     """Write the level of each variable, in the order that they came in; return the number of levels."""
     levels = 0
@@ -134,7 +135,7 @@ def levels_in_order(edges, offsets, sent, level):
     return levels
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def arrange_pairs(edges, variables):
     """Return levels, order of the variables, where the messages of each begin, their numbers, reverses and targets.
 
@@ -179,7 +180,7 @@ def arrange_pairs(edges, variables):
     return levels, order, offsets, numbers, reverse, targets
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def arrange_factors(factor_offsets, scopes, variables):
     """Return levels, order of the factors, where the messages of each begin, their numbers, and the listeners.
 
@@ -215,14 +216,14 @@ def arrange_factors(factor_offsets, scopes, variables):
     return levels, order, offsets, numbers, hub_offsets, told, listeners
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def relative(log_tables, row, out):
     """Write the logs of the entries (0, 1), (1, 0) or (1, 1) of each table of two by two, over that of (0, 0)."""
     for t in range(len(out)):
         out[t] = log_tables[4 * t + 1 + row] - log_tables[4 * t]
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def look_at_tables(log_tables):
     """Return whether all entries are finite, whether all tables have 1 where states are alike, and the widest ratio."""
     finite = alike = True
@@ -240,7 +241,7 @@ def look_at_tables(log_tables):
     return finite, alike, widest
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def farthest(log_tables, table_of, number):
     """Return the largest log odds that a message over a table of two by two can have."""
     table = 4 * table_of[number >> 1]
@@ -251,7 +252,7 @@ def farthest(log_tables, table_of, number):
     return max(abs(one - corner), abs(both - other))
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def farthest_told(log_tables, table_of, offsets, numbers, told):
     """Write the largest log of the product of the odds that each variable can be told; return that of one message."""
     most = 0.0
@@ -265,7 +266,7 @@ def farthest_told(log_tables, table_of, offsets, numbers, told):
     return most
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def spread(by_table, table_of, numbers, forth, back):
     """Write the weight of its table to each message: those along the edges to one row, and those against to another."""
     for k in range(len(numbers)):

@@ -9,32 +9,33 @@ vector instructions.
 """
 
 import numpy as np
-from numba import njit
 
 from hpcblaz.bodies.messages import ROOT_TWO, damped_odds, most_odds, odds_alike, odds_any, odds_distance
 
 from .constants import INTEGER, REAL
+from .helper import helper, inlined, kernel
 from .residuals import HIDE_SIGN
 
 ONE = REAL(1)
 ROOT = REAL(ROOT_TWO)
+NARROW = 8  # units of a level from which on vectors are worth it
 SHORT = 8  # units of one degree in a row from which on they are worth a loop of their own
 
 
-@njit(error_model="numpy")
+@helper()
 def make_buffers(model, room):
-    """Return room for what units are told, what they know, send and change; the last also as integers."""
-    change = np.empty(room, REAL)
-    return np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL), change, change.view(INTEGER)
+    """Return rows for what units are told, what they know, send and change, and the same memory as integers."""
+    buffers = np.empty((4, room), REAL)
+    return buffers, buffers.view(INTEGER)
 
 
-@njit(error_model="numpy")
+@inlined()
 def send(model, k, fresh, messages, damping):
     """Replace a message by a fresh one, or by a mixture with it."""
     messages[k] = damped_odds(fresh[k], messages[k], damping, ONE) if damping > 0 else fresh[k]
 
 
-@njit(error_model="numpy")
+@inlined()
 def gather(reverse, messages, back):
     for i in range(len(reverse)):
         back[i] = messages[reverse[i]]
@@ -43,7 +44,7 @@ def gather(reverse, messages, back):
 def fields_of(degree):
     """Return the function that multiplies what units with so many neighbours know: a loop that can be unrolled."""
 
-    @njit(error_model="numpy")
+    @helper()
     def multiply(unaries, back, fields):
         for u in range(len(unaries)):
             field = unaries[u]
@@ -58,7 +59,7 @@ def fields_of(degree):
 fields_of_two, fields_of_three, fields_of_four = fields_of(2), fields_of(3), fields_of(4)
 
 
-@njit(error_model="numpy")
+@inlined()
 def fields_of_any(offsets, unaries, back, fields):
     for u in range(len(unaries)):
         field = unaries[u]
@@ -69,7 +70,7 @@ def fields_of_any(offsets, unaries, back, fields):
             fields[i] = field
 
 
-@njit(error_model="numpy")
+@inlined()
 def multiply_fields(offsets, unaries, back, fields):
     """Write the product of all that each unit was told, once for each message that it sends."""
     first, units = 0, len(unaries)
@@ -79,80 +80,82 @@ def multiply_fields(offsets, unaries, back, fields):
         until = first + 1
         while until < units and offsets[until + 1] - offsets[until] == degree:
             until += 1
-        some = unaries[first:until]
         place, end = begin - offsets[0], offsets[until] - offsets[0]
+        some, theirs, out = unaries[first:until], back[place:end], fields[place:end]
         if until - first < SHORT or not 2 <= degree <= 4:
-            fields_of_any(offsets[first : until + 1], some, back[place:end], fields[place:end])
+            fields_of_any(offsets[first : until + 1], some, theirs, out)
         elif degree == 2:
-            fields_of_two(some, back[place:end], fields[place:end])
+            fields_of_two(some, theirs, out)
         elif degree == 3:
-            fields_of_three(some, back[place:end], fields[place:end])
+            fields_of_three(some, theirs, out)
         else:
-            fields_of_four(some, back[place:end], fields[place:end])
+            fields_of_four(some, theirs, out)
         first = until
 
 
-@njit(error_model="numpy")
+@inlined()
 def alike(fields, back, unlike, fresh):
     for i in range(len(fields)):
         fresh[i] = odds_alike(fields[i], back[i], unlike[i])
 
 
-@njit(error_model="numpy")
+@inlined()
 def anyhow(fields, back, w01, w10, w11, fresh):
     for i in range(len(fields)):
         fresh[i] = odds_any(fields[i], back[i], w01[i], w10[i], w11[i])
 
 
-@njit(error_model="numpy")
+@inlined()
 def most(fields, back, w01, w10, w11, fresh):
     for i in range(len(fields)):
         fresh[i] = most_odds(fields[i], back[i], w01[i], w10[i], w11[i])
 
 
-@njit(error_model="numpy")
+@inlined()
 def most_alike(fields, back, unlike, fresh):
     for i in range(len(fields)):
         fresh[i] = most_odds(fields[i], back[i], unlike[i], unlike[i], ONE)
 
 
-@njit(error_model="numpy")
+@inlined()
 def distances(fresh, old, change):
     for i in range(len(fresh)):
         change[i] = odds_distance(fresh[i], old[i], ROOT, ONE)
 
 
-@njit(error_model="numpy")
+@inlined()
 def damp(fresh, old, damping):
     for i in range(len(fresh)):
         fresh[i] = damped_odds(fresh[i], old[i], damping, ONE)
 
 
-@njit(error_model="numpy")
+@inlined()
 def copy(source, target):
     for i in range(len(source)):
         target[i] = source[i]
 
 
-@njit(error_model="numpy")
+@inlined()
 def count_above(change, bits, tolerance):
     """Return how many are above the tolerance, NaN with them, and the bits of the largest, NaN the largest of all."""
     above, largest = INTEGER(0), INTEGER(0)
     for i in range(len(change)):
         above += INTEGER(0) if change[i] <= tolerance else INTEGER(1)
-        largest = max(largest, INTEGER(bits[i] & HIDE_SIGN))
+        size = INTEGER(bits[i] & HIDE_SIGN)
+        largest = size if size > largest else largest
     return above, largest
 
 
-@njit(error_model="numpy")
-def update_units(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers):
+@helper()
+def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what some units send; return how many messages change by more than the tolerance, and the largest change.
 
     `out` may be `messages` if the units are no neighbours of each other. It and `residuals` may be empty: nothing is
     written then.
     """
     offsets, reverse, unaries, weights = model
-    room = len(buffers[0])
+    work, integers = buffers
+    rows, room = len(weights), work.shape[1]
     above, largest = 0, INTEGER(0)
     while first < last:
         begin = offsets[first]
@@ -161,24 +164,25 @@ def update_units(model, first, last, messages, out, residuals, tolerance, dampin
             until += 1
         end = offsets[until]
         count = end - begin
-        back, fields, fresh = buffers[0][:count], buffers[1][:count], buffers[2][:count]
-        change, bits = buffers[3][:count], buffers[4][:count]
+        back, fields, fresh, change = work[0, :count], work[1, :count], work[2, :count], work[3, :count]
+        old = messages[begin:end]
         gather(reverse[begin:end], messages, back)
         multiply_fields(offsets[first : until + 1], unaries[first:until], back, fields)
-        if len(weights) == 1:
+        w01, w10, w11 = weights[0, begin:end], weights[rows // 2, begin:end], weights[rows - 1, begin:end]
+        if rows == 1:
             if maximise:
-                most_alike(fields, back, weights[0, begin:end], fresh)
+                most_alike(fields, back, w01, fresh)
             else:
-                alike(fields, back, weights[0, begin:end], fresh)
+                alike(fields, back, w01, fresh)
         elif maximise:
-            most(fields, back, weights[0, begin:end], weights[1, begin:end], weights[2, begin:end], fresh)
+            most(fields, back, w01, w10, w11, fresh)
         else:
-            anyhow(fields, back, weights[0, begin:end], weights[1, begin:end], weights[2, begin:end], fresh)
-        old = messages[begin:end]
+            anyhow(fields, back, w01, w10, w11, fresh)
         distances(fresh, old, change)
-        some, most_bits = count_above(change, bits, tolerance)
+        some, most_bits = count_above(change, integers[3, :count], tolerance)
         above += some
-        largest = max(largest, most_bits)
+        if most_bits > largest:
+            largest = most_bits
         if len(residuals):
             copy(change, residuals[begin:end])
         if damping > 0:
@@ -186,11 +190,11 @@ def update_units(model, first, last, messages, out, residuals, tolerance, dampin
         if len(out):
             copy(fresh, out[begin:end])
         first = until
-    buffers[4][:1] = largest
-    return above, buffers[3][0]
+    integers[3, 0] = largest
+    return above, work[3, 0]
 
 
-@njit(error_model="numpy", forceinline=True)
+@inlined()
 def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one unit sends, as `update_units` does, without vectors: for units of few neighbours."""
     offsets, reverse, unaries, weights = model
@@ -213,7 +217,7 @@ def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise
         old = messages[k]
         change = odds_distance(fresh, old, ROOT, ONE)
         above += 0 if change <= tolerance else 1
-        largest = max(largest, change)
+        largest = change if change > largest else largest
         if len(residuals):
             residuals[k] = change
         if damping > 0:
@@ -222,7 +226,23 @@ def update_unit(model, u, messages, out, residuals, tolerance, damping, maximise
     return above, largest
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@inlined()  # of a chain, a level is one unit: a call would take longer
+def send_level(model, first, last, messages, residuals, tolerance, damping, maximise, buffers):
+    """Send what some units send that are no neighbours of each other; see `update_units`."""
+    if last - first >= NARROW:
+        above, largest = update_units(
+            model, first, last, messages, messages, messages, residuals, tolerance, damping, maximise, buffers
+        )
+    else:
+        above, largest = 0, REAL(0)
+        for u in range(first, last):
+            some, change = update_unit(model, u, messages, messages, residuals, tolerance, damping, maximise, buffers)
+            above += some
+            largest = change if change > largest else largest
+    return above, largest
+
+
+@kernel()
 def odds_told(model, messages, order, told):
     """Write the product of the odds that each variable is told; unit u is variable order[u]."""
     offsets, reverse, unaries, weights = model
@@ -233,14 +253,14 @@ def odds_told(model, messages, order, told):
         told[order[u]] = product
 
 
-@njit(error_model="numpy")
+@helper()
 def log_of_sum(a, b):
     """Return the logarithm of the sum of two weights, of which one may be zero."""
     most = max(a, b)
     return most + np.log1p(np.exp(min(a, b) - most)) if most > -np.inf else most
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def free_energy(model, messages, log_tables, table_of, targets, numbers, order, logs):
     """Return the sum of the logarithms of what the beliefs of all edges would be divided by.
 

@@ -11,21 +11,21 @@ where the message back from the factor is among the messages.
 """
 
 import numpy as np
-from numba import njit
 
 from hpcblaz.bodies.messages import TINY, product
 
 from .constants import REAL
+from .helper import helper, inlined, kernel
 
 
-@njit(error_model="numpy")
+@helper()
 def make_buffers(model, room):
     """Return room for what the variables of a factor tell it, and for what it tells them."""
     cavity, result, before = np.empty(room, REAL), np.empty(room, REAL), np.empty(room, REAL)
     return cavity, result, before, np.empty(room, np.int64)
 
 
-@njit(error_model="numpy")
+@inlined()
 def send(model, k, fresh, messages, damping):
     """Replace a message by a fresh one, or by a mixture with it."""
     places = model[3]
@@ -33,25 +33,25 @@ def send(model, k, fresh, messages, damping):
         messages[i] = fresh[i] + damping * (messages[i] - fresh[i])
 
 
-@njit(error_model="numpy")
+@helper()
 def scale_to_one(values):
     """Divide weights by the largest of them, and return it."""
     most = REAL(0)
     for i in range(len(values)):
-        most = max(most, values[i])
+        most = values[i] if values[i] > most else most
     if most > 0:
         for i in range(len(values)):
             values[i] = product(values[i], 1 / most)
     return most
 
 
-@njit(error_model="numpy")
+@helper()
 def multiply(values, messages, place):
     for x in range(len(values)):
         values[x] = product(values[x], messages[place + x])
 
 
-@njit(error_model="numpy")
+@helper()
 def tell_factor(model, f, messages, cavity):
     """Write what the variables of a factor know without it, from all that they are told."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
@@ -67,7 +67,7 @@ def tell_factor(model, f, messages, cavity):
                     trouble[0] = v + 1
 
 
-@njit(error_model="numpy")
+@helper()
 def behind(model, v, messages, cavities, backward, logs):
     """Write, for each message that a variable is told, the product of those that are sent later: or before, backward.
 
@@ -92,11 +92,11 @@ def behind(model, v, messages, cavities, backward, logs):
         place = places[k]
 
 
-@njit(error_model="numpy")
+@helper()
 def know(model, v, messages, cavities, before, logs):
     """Write what a variable tells each of its factors; `logs` is as for `behind`, and `before` is room to work in."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
-    behind(model, v, messages, cavities, False, logs)
+    behind(model, v, messages, cavities, np.bool_(False), logs)
     known = before[: cards[v]]
     known[:] = 1
     log = 0.0
@@ -114,7 +114,7 @@ def know(model, v, messages, cavities, before, logs):
             log += np.log(divisor)
 
 
-@njit(error_model="numpy")
+@helper()
 def know_all(model, first, last, messages, cavities, room):
     """Write what some variables tell their factors."""
     before, logs = np.empty(room, REAL), np.empty(0, REAL)
@@ -122,7 +122,7 @@ def know_all(model, first, last, messages, cavities, room):
         know(model, v, messages, cavities, before, logs)
 
 
-@njit(error_model="numpy")
+@helper()
 def next_entry(model, f, states):
     """Go to the next entry of a table: the states of the last variable run fastest."""
     offsets, variables, cards = model[0], model[1], model[2]
@@ -135,7 +135,7 @@ def next_entry(model, f, states):
         i -= 1
 
 
-@njit(error_model="numpy")
+@helper()
 def answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one factor sends from what its variables tell it; see `update_units`."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
@@ -181,7 +181,7 @@ def answer(model, f, cavity, messages, out, residuals, tolerance, damping, maxim
             change += difference * difference
         change = np.sqrt(change)
         above += 0 if change <= tolerance else 1
-        largest = max(largest, change)
+        largest = change if change > largest else largest
         if len(residuals):
             residuals[k] = change
         if len(out):
@@ -190,7 +190,7 @@ def answer(model, f, cavity, messages, out, residuals, tolerance, damping, maxim
     return above, largest
 
 
-@njit(error_model="numpy")
+@inlined()
 def update_unit(model, f, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one factor sends, from all that its variables are told; see `update_units`."""
     cavity = buffers[0]
@@ -198,7 +198,7 @@ def update_unit(model, f, messages, out, residuals, tolerance, damping, maximise
     return answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers)
 
 
-@njit(error_model="numpy")
+@inlined()
 def update_knowing(model, f, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what one factor sends, from what `know` wrote; see `update_units`."""
     offsets, places = model[0], model[3]
@@ -206,7 +206,7 @@ def update_knowing(model, f, cavities, messages, out, residuals, tolerance, damp
     return answer(model, f, cavity, messages, out, residuals, tolerance, damping, maximise, buffers)
 
 
-@njit(error_model="numpy")
+@inlined()
 def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
     """Compute what some factors send; return how many messages change by more than the tolerance, and the most.
 
@@ -216,11 +216,11 @@ def update_units(model, first, last, cavities, messages, out, residuals, toleran
     for f in range(first, last):
         some, most = update_knowing(model, f, cavities, messages, out, residuals, tolerance, damping, maximise, buffers)
         above += some
-        largest = max(largest, most)
+        largest = most if most > largest else largest
     return above, largest
 
 
-@njit(error_model="numpy")
+@inlined()
 def begin_sweep(model, messages, cavities, backward):
     """Write the products of what variables are told later in a sweep; return those of what they were told before."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
@@ -233,7 +233,7 @@ def begin_sweep(model, messages, cavities, backward):
     return np.ones(begins[-1], REAL), begins
 
 
-@njit(error_model="numpy")
+@inlined()
 def sweep_level(
     model, first, last, cavities, known, begins, messages, residuals, tolerance, damping, maximise, buffers
 ):
@@ -251,7 +251,7 @@ def sweep_level(
             model, f, cavities, messages, messages, residuals, tolerance, damping, maximise, buffers
         )
         above += some
-        largest = max(largest, most)
+        largest = most if most > largest else largest
         for k in range(offsets[f], offsets[f + 1]):
             v = variables[k]
             values = known[begins[v] : begins[v + 1]]
@@ -260,7 +260,7 @@ def sweep_level(
     return above, largest
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def beliefs(model, messages, out, logs):
     """Write the belief of each variable, normalised, and the logarithm of what it was divided by."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model
@@ -273,15 +273,18 @@ def beliefs(model, messages, out, logs):
         for j in range(told_offsets[v], told_offsets[v + 1]):
             multiply(belief, messages, places[told[j]])
             logs[v] += np.log(scale_to_one(belief))
-        total = belief.sum()
+        total = 0.0
+        for x in range(len(belief)):
+            total += belief[x]
         if total > 0:
             logs[v] += np.log(total)
-            belief /= total
+            for x in range(len(belief)):
+                belief[x] /= total
         elif trouble[0] == 0:
             trouble[0] = v + 1
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def free_energy(model, messages, room):
     """Return the sum of the logarithms of what the beliefs of all factors would be divided by."""
     offsets, variables, cards, places, tables_at, tables, told_offsets, told, trouble = model

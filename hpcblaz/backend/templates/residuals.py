@@ -1,14 +1,14 @@
 """The largest of residuals, where NaN may be among them."""
 
 import numpy as np
-from numba import njit
 
 from .constants import INTEGER, REAL
+from .helper import helper
 
 HIDE_SIGN = INTEGER(0x7FFFFFFF) if INTEGER(-1).nbytes == 4 else INTEGER(0x7FFFFFFFFFFFFFFF)
 
 
-@njit(error_model="numpy")
+@helper()
 def settle(above, largest, tolerance):
     """Return the largest of residuals, from the largest number and how many are not within the tolerance.
 

@@ -6,12 +6,12 @@ variables, listener_offsets, listeners): variables[k] is told by message k.
 """
 
 import numpy as np
-from numba import njit
 
 from hpcblaz.bodies.messages import draw
 
 from .atomics import add_one, claim, read, step_aside
 from .constants import FORM, INTEGER, REAL
+from .helper import helper, inlined, kernel
 from .residuals import HIDE_SIGN, settle
 
 if FORM == "factors":
@@ -28,54 +28,40 @@ if FORM == "factors":
     )
 else:
     if FORM == "binary":
-        from .binary_messages import make_buffers, send, update_unit
-        from .binary_messages import update_units as update_row
+        from .binary_messages import make_buffers, send, send_level, update_unit, update_units
     else:
-        from .pairwise_messages import make_buffers, send, update_unit
-        from .pairwise_messages import update_units as update_row
+        from .pairwise_messages import make_buffers, send, send_level, update_unit, update_units
 
     # A unit is a variable, and works out what it knows as it sends: nothing is kept
 
-    @njit(error_model="numpy")
+    @inlined()
     def know(model, v, messages, cavities, before, logs):
         pass
 
-    @njit(error_model="numpy")
+    @inlined()
     def know_all(model, first, last, messages, cavities, room):
         pass
 
-    @njit(error_model="numpy")
+    @inlined()
     def begin_sweep(model, messages, cavities, backward):
         return cavities, model[0]
 
-    @njit(error_model="numpy")
+    @inlined()
     def update_knowing(model, u, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
         return update_unit(model, u, messages, out, residuals, tolerance, damping, maximise, buffers)
 
-    @njit(error_model="numpy")
-    def update_units(model, first, last, cavities, messages, out, residuals, tolerance, damping, maximise, buffers):
-        return update_row(model, first, last, messages, out, residuals, tolerance, damping, maximise, buffers)
-
-    @njit(error_model="numpy", forceinline=True)  # of a chain, a level is one unit: a call would take longer
+    @inlined()
     def sweep_level(
         model, first, last, cavities, known, begins, messages, residuals, tolerance, damping, maximise, buffers
     ):
-        if last - first >= NARROW:
-            return update_row(model, first, last, messages, messages, residuals, tolerance, damping, maximise, buffers)
-        above, largest = 0, REAL(0)
-        for u in range(first, last):
-            some, most = update_unit(model, u, messages, messages, residuals, tolerance, damping, maximise, buffers)
-            above += some
-            largest = max(largest, most)
-        return above, largest
+        return send_level(model, first, last, messages, residuals, tolerance, damping, maximise, buffers)
 
 
-NARROW = 8  # units of a level from which on vectors are worth it
 STAGES = 2 if FORM == "factors" else 1  # of a round: what variables know, and what units send
 PATIENCE = 1000  # looks at a counter before a thread lets others have the core
 
 
-@njit(error_model="numpy")
+@inlined()
 def count_above(residuals, tolerance):
     """Return how many residuals are not within the tolerance: NaN is above every tolerance."""
     n = 0
@@ -84,7 +70,7 @@ def count_above(residuals, tolerance):
     return n
 
 
-@njit(error_model="numpy")
+@inlined()
 def largest_bits(bits):
     """Return the largest magnitude of floats seen as integers: NaN is the largest of all."""
     largest = INTEGER(0)
@@ -93,13 +79,13 @@ def largest_bits(bits):
     return largest
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def measure(residuals, bits, start, stop, tolerance):
     """Return how many residuals of a range are above the tolerance, and the bits of the largest one."""
     return count_above(residuals[start:stop], tolerance), largest_bits(bits[start:stop])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def compute_listed(model, units, start, stop, messages, out, residuals, tolerance, maximise, room):
     """Compute what some units of a list send."""
     buffers = make_buffers(model, room)
@@ -107,7 +93,7 @@ def compute_listed(model, units, start, stop, messages, out, residuals, toleranc
         update_unit(model, np.int64(units[i]), messages, out, residuals, tolerance, REAL(0), maximise, buffers)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def flood(
     model, counters, unit_bounds, variable_bounds, above, most, cavities, messages, out, residuals, tolerance, damping,
     maximise, room,
@@ -147,7 +133,7 @@ def flood(
         add_one(counters, 1)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def sweep(model, levels, backward, cavities, messages, residuals, tolerance, damping, maximise, room, left, largest):
     """Send messages in the order of levels, forward and backward in turn, each computed from the newest ones.
 
@@ -166,17 +152,17 @@ def sweep(model, levels, backward, cavities, messages, residuals, tolerance, dam
                 damping, maximise, buffers,
             )  # fmt: skip
             above += some
-            most = max(most, change)
+            most = change if change > most else most
         left[i], largest[i] = above, settle(above, most, tolerance)
         if above == 0:
             return i + 1
     return len(left)
 
 
-@njit(error_model="numpy")
+@helper()
 def sift_down(heap, place, keys, i):
     n = len(heap)
-    k = heap[i]
+    k = np.int64(heap[i])
     key = keys[k]
     while True:
         child = 2 * i + 1
@@ -193,9 +179,9 @@ def sift_down(heap, place, keys, i):
     place[k] = i
 
 
-@njit(error_model="numpy")
+@helper()
 def sift_up(heap, place, keys, i):
-    k = heap[i]
+    k = np.int64(heap[i])
     key = keys[k]
     while i > 0:
         parent = (i - 1) >> 1
@@ -208,17 +194,17 @@ def sift_up(heap, place, keys, i):
     place[k] = i
 
 
-@njit(error_model="numpy")
+@helper()
 def change_key(heap, place, keys, k, key):
     if key > keys[k]:
         keys[k] = key
-        sift_up(heap, place, keys, place[k])
+        sift_up(heap, place, keys, np.int64(place[k]))
     elif key < keys[k]:
         keys[k] = key
-        sift_down(heap, place, keys, place[k])
+        sift_down(heap, place, keys, np.int64(place[k]))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def build_heap(heap, place, keys, residuals):
     """Order messages by their residuals, the largest first."""
     for i in range(len(heap)):
@@ -229,7 +215,7 @@ def build_heap(heap, place, keys, residuals):
         sift_down(heap, place, keys, i)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def queue(
     model, graph, pops, heap, place, keys, cavities, messages, fresh, residuals, damping, maximise, room, tolerance
 ):
@@ -237,25 +223,25 @@ def queue(
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     before, logs = np.empty(room, REAL), np.empty(0, REAL)
-    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
+    know_all(model, np.int64(0), len(listener_offsets) - 1, messages, cavities, room)
     for sent in range(pops):
-        k = heap[0]
+        k = np.int64(heap[0])
         if keys[k] <= tolerance:
             return sent
         send(model, k, fresh, messages, damping)
         residuals[k] *= damping
         change_key(heap, place, keys, k, residuals[k])
-        v = variables[k]
+        v = np.int64(variables[k])
         know(model, v, messages, cavities, before, logs)
         for j in range(listener_offsets[v], listener_offsets[v + 1]):
-            u = listeners[j]
+            u = np.int64(listeners[j])
             update_knowing(model, u, cavities, messages, fresh, residuals, tolerance, REAL(0), maximise, buffers)
             for i in range(offsets[u], offsets[u + 1]):
                 change_key(heap, place, keys, i, residuals[i])
     return pops
 
 
-@njit(error_model="numpy")
+@helper()
 def key_of(offsets, residuals, u):
     """Return the largest residual of what a unit sends."""
     key = REAL(0)
@@ -264,7 +250,7 @@ def key_of(offsets, residuals, u):
     return key
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def build_unit_heap(graph, heap, place, keys, residuals):
     """Order units by the largest residual of what they send, the largest first."""
     offsets = graph[0]
@@ -276,7 +262,7 @@ def build_unit_heap(graph, heap, place, keys, residuals):
         sift_down(heap, place, keys, i)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def unit_queue(
     model, graph, most, heap, place, keys, cavities, messages, fresh, residuals, damping, maximise, room, tolerance
 ):
@@ -284,10 +270,10 @@ def unit_queue(
     offsets, variables, listener_offsets, listeners = graph
     buffers = make_buffers(model, room)
     before, logs = np.empty(room, REAL), np.empty(0, REAL)
-    know_all(model, 0, len(listener_offsets) - 1, messages, cavities, room)
+    know_all(model, np.int64(0), len(listener_offsets) - 1, messages, cavities, room)
     sent = 0
     while sent < most:
-        u = heap[0]
+        u = np.int64(heap[0])
         if keys[u] <= tolerance:
             break
         first, last = offsets[u], offsets[u + 1]
@@ -299,10 +285,10 @@ def unit_queue(
         for k in range(first, last):
             if residuals[k] < 0:
                 residuals[k] = -residuals[k] * damping
-                v = variables[k]
+                v = np.int64(variables[k])
                 know(model, v, messages, cavities, before, logs)
                 for j in range(listener_offsets[v], listener_offsets[v + 1]):
-                    w = listeners[j]
+                    w = np.int64(listeners[j])
                     if w != u:
                         update_knowing(
                             model, w, cavities, messages, fresh, residuals, tolerance, REAL(0), maximise, buffers
@@ -312,13 +298,13 @@ def unit_queue(
     return sent
 
 
-@njit(error_model="numpy")
+@helper()
 def mark_listeners(graph, k, stamps, stamp, marked, count):
     """Add the units that hear a message to a list, unless they are there."""
     offsets, variables, listener_offsets, listeners = graph
-    v = variables[k]
+    v = np.int64(variables[k])
     for j in range(listener_offsets[v], listener_offsets[v + 1]):
-        w = listeners[j]
+        w = np.int64(listeners[j])
         if stamps[w] != stamp:
             stamps[w] = stamp
             marked[count] = w
@@ -326,7 +312,7 @@ def mark_listeners(graph, k, stamps, stamp, marked, count):
     return count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def send_drawn(
     model, graph, seed, iteration, numbers, least, messages, fresh, residuals, damping, tolerance, stamps, marked
 ):
@@ -346,7 +332,7 @@ def send_drawn(
     return sent, count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def send_listed(model, graph, iteration, listed, messages, fresh, residuals, damping, tolerance, stamps, marked):
     """Send the messages of a list that are above the tolerance, as `send_drawn` does."""
     sent = count = 0
@@ -360,7 +346,7 @@ def send_listed(model, graph, iteration, listed, messages, fresh, residuals, dam
     return sent, count
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def variable_keys(graph, residuals, keys):
     """Write the largest residual of what each variable is to be told."""
     variables = graph[1]
@@ -369,7 +355,7 @@ def variable_keys(graph, residuals, keys):
         keys[variables[k]] = max(keys[variables[k]], residuals[k])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel()
 def splash(
     model, graph, iteration, roots, depth, messages, residuals, tolerance, damping, maximise, room, trees, heard, tree,
     marked,
