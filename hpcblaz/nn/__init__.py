@@ -15,8 +15,10 @@
     Files of networks; ``onnx_versions`` knows the older operators, ``onnx_package`` loads the package.
 ``folding``, ``report``
     Fewer operators, and what a network costs.
-``schemes``
+``schemes``, ``pruning``, ``quantizing``, ``compressible``
     Weights brought to a form that takes less room.
+``shrinking``, ``channels``
+    What was removed taken away.
 """
 
 from hpcblaz.nn.batches import Batches
@@ -48,9 +50,23 @@ from hpcblaz.nn.onnx_reading import read_onnx
 from hpcblaz.nn.onnx_writing import to_onnx, write_onnx
 from hpcblaz.nn.optimizers import SGD, Adam, constant, cosine, exponential, steps
 from hpcblaz.nn.plotting import plot_training
+from hpcblaz.nn.quantizing import calibrate, quantized
 from hpcblaz.nn.report import Report, report
 from hpcblaz.nn.safetensors import load_tensors, save_tensors
-from hpcblaz.nn.schemes import Compose, FilterPrune, NeuronPrune, Prune, Quantize, compressed, compressible
+from hpcblaz.nn.schemes import (
+    BlockPrune,
+    Compose,
+    FilterPrune,
+    NeuronPrune,
+    NMPrune,
+    Prune,
+    Quantize,
+    StructurePrune,
+    compressed,
+    compressible,
+    parse_scheme,
+)
+from hpcblaz.nn.shrinking import shrink
 from hpcblaz.nn.tape import Tensor, backward
 from hpcblaz.nn.training import Epoch, History, accuracy, gradients, predict, train
 from hpcblaz.nn.zoo import lenet, lstm_classifier, mlp, resnet, silero_vad, vgg
@@ -64,6 +80,7 @@ __all__ = [
     "AveragePool",
     "BatchNorm",
     "Batches",
+    "BlockPrune",
     "Branch",
     "Compose",
     "Conv1d",
@@ -78,6 +95,7 @@ __all__ = [
     "History",
     "LayerNorm",
     "MaxPool",
+    "NMPrune",
     "Network",
     "NeuronPrune",
     "Node",
@@ -88,13 +106,15 @@ __all__ = [
     "Report",
     "Residual",
     "Silu",
+    "StructurePrune",
     "Tensor",
     "accuracy",
     "backward",
     "build",
-    "constant",
+    "calibrate",
     "compressed",
     "compressible",
+    "constant",
     "cosine",
     "cross_entropy",
     "distillation",
@@ -106,13 +126,16 @@ __all__ = [
     "load_weights",
     "lstm_classifier",
     "mlp",
+    "parse_scheme",
     "plot_training",
     "predict",
+    "quantized",
     "read_onnx",
     "report",
     "resnet",
     "save_tensors",
     "save_weights",
+    "shrink",
     "silero_vad",
     "squared_error",
     "steps",
