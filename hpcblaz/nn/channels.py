@@ -1,9 +1,10 @@
 """Which channels of the values of a network have to stay or go together, and which are needed.
 
-A channel is one index along the axis of a value that a layer with weights made. Channels of several values that can only
-be removed together, such as those of the two operands of a sum, are one set. A set can be removed if whatever reads it
-through weights of its own gets nothing from it: the channel is always zero, or the weights are; or the channel always has
-the same value, which is then added to the bias instead. Operators that are not known here need all that they read.
+A channel is one index along the axis of a value that a layer with weights made. Channels of several values that can
+only be removed together, such as those of the two operands of a sum, are one set. A set can be removed if whatever
+reads it through weights of its own gets nothing from it: the channel is always zero, or the weights are; or the channel
+always has the same value, which is then added to the bias instead. Operators that are not known here need all that they
+read.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Channels:
             outputs = 0 if attributes.get("transB", 0) else 1
             inputs, axis, place = 1 - outputs, ndim - 1, ndim - 1
         count = weights.shape[outputs]
-        if bias is not None and bias.shape[-1] != count or (bias is not None and bias.size != count):
+        if bias is not None and (bias.shape[-1] != count or bias.size != count):
             return False
         x = self.values.get(node.inputs[0])
         rows = np.moveaxis(weights, (outputs, inputs), (0, 1)).reshape(count, weights.shape[inputs], -1)
@@ -188,6 +189,7 @@ class Channels:
         return True
 
     def batch_norm(self, node: Node) -> bool:
+        """Batch normalisation, with statistics that are fixed."""
         x = self.values.get(node.inputs[0])
         found = [self.array(name) for name in node.inputs[1:5]]
         arrays = [a for a in found if a is not None]
@@ -210,6 +212,7 @@ class Channels:
         return True
 
     def pool(self, node: Node) -> bool:
+        """Pooling of the axes after the channels."""
         x = self.values.get(node.inputs[0])
         if x is None or x.axis != 1:
             return False
@@ -256,6 +259,7 @@ class Channels:
         return True
 
     def concat(self, node: Node) -> bool:
+        """Values one after the other, along their channels."""
         ndim = len(self.shapes[node.outputs[0]])
         axis = node.attributes["axis"] % ndim
         parts = []
@@ -273,11 +277,14 @@ class Channels:
         return True
 
     def flatten(self, node: Node) -> bool:
+        """Images to rows of numbers."""
         x = self.values.get(node.inputs[0])
-        if x is None or x.axis != 1 or node.attributes.get("axis", 1) != 1:
+        shape = self.shapes[node.inputs[0]]
+        if x is None or x.axis == 0 or node.attributes.get("axis", 1) != 1:
             return False
-        places = int(np.prod(self.shapes[node.inputs[0]][2:], dtype=int))
-        self._give(node, 1, np.repeat(x.ids, places), np.repeat(x.constant, places))
+        alone = [-1 if k == x.axis else 1 for k in range(1, len(shape))]
+        ids, constant = (np.broadcast_to(a.reshape(alone), shape[1:]).reshape(-1) for a in (x.ids, x.constant))
+        self._give(node, 1, ids, constant)
         return True
 
     def unflatten(self, node: Node) -> bool:
@@ -291,6 +298,7 @@ class Channels:
         return True
 
     def transpose(self, node: Node) -> bool:
+        """Axes in another order."""
         x = self.values.get(node.inputs[0])
         if x is None:
             return False
@@ -299,6 +307,7 @@ class Channels:
         return True
 
     def mean(self, node: Node) -> bool:
+        """A mean over axes that are not those of channels."""
         x = self.values.get(node.inputs[0])
         axes = self.network.parameters.get(node.inputs[1]) if len(node.inputs) > 1 else None
         if x is None or axes is None:

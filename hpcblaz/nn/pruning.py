@@ -38,7 +38,9 @@ class _Pruning:
         return dict(weights)
 
     def _chosen(self, network: Network, operators: Sequence[str] = OPERATORS) -> list[str]:
-        found = {name: operator for name, operator in compressible(network, self.leave).items() if operator in operators}
+        found = {
+            name: operator for name, operator in compressible(network, self.leave).items() if operator in operators
+        }
         if isinstance(self.density, Mapping):
             unknown = sorted(set(self.density) - set(found))
             if unknown:

@@ -118,8 +118,8 @@ def _upper_bits(x: Array) -> Array:
 def _ternary_step(x: Array, others: Sequence[int]) -> Array:
     """Return the number that multiples of -1, 0 and 1 of are nearest to weights.
 
-    With the k greatest magnitudes kept, it is their mean, and their sum squared over k is what the distance loses: the k
-    for which that is greatest is best.
+    With the k greatest magnitudes kept, it is their mean, and their sum squared over k is what the distance loses: the
+    k for which that is greatest is best.
     """
     xp = array_module(x)
     kept = [k for k in range(x.ndim) if k not in others]

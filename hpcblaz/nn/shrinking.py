@@ -74,10 +74,12 @@ def _plainer(network: Network, shapes: Shapes) -> Network:
     """Return a network whose reshapes hold no numbers of channels, where that is possible, without unused nodes."""
     parameters = dict(network.parameters)
     nodes = []
+    fixed = all(None not in port.shape[1:] for port in network.inputs)  # else an axis may be 1 by chance
     for node in network.nodes:
+        known = node.operator == "Squeeze" and len(node.inputs) > 1
         before, after = shapes.get(node.inputs[0] if node.inputs else "", ()), shapes.get(node.outputs[0], ())
         if node.operator in ("Reshape", "Squeeze", "Unsqueeze") and len(before) > 1 and before[:1] == after[:1]:
-            if len(after) == 2:
+            if len(after) == 2 and (fixed or known):
                 node = Node("Flatten", node.inputs[:1], node.outputs, {"axis": 1})
             elif len(before) == 2 and after == (*before, 1, 1):
                 name = f"{node.outputs[0]}/shape"
