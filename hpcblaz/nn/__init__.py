@@ -19,11 +19,14 @@
     Weights brought to a form that takes less room.
 ``shrinking``, ``channels``
     What was removed taken away.
+``packing``, ``compressing``
+    Files of what is left, and smaller networks in one call, compared with what they were.
 """
 
 from hpcblaz.nn.batches import Batches
 from hpcblaz.nn.builder import build
 from hpcblaz.nn.checkpoints import load_weights, save_weights
+from hpcblaz.nn.compressing import Comparison, compare, compress
 from hpcblaz.nn.folding import fold
 from hpcblaz.nn.layers import (
     GRU,
@@ -49,6 +52,7 @@ from hpcblaz.nn.network import Branch, Network, Node, Port
 from hpcblaz.nn.onnx_reading import read_onnx
 from hpcblaz.nn.onnx_writing import to_onnx, write_onnx
 from hpcblaz.nn.optimizers import SGD, Adam, constant, cosine, exponential, steps
+from hpcblaz.nn.packing import load_packed, nbytes, save_packed
 from hpcblaz.nn.plotting import plot_training
 from hpcblaz.nn.quantizing import calibrate, quantized
 from hpcblaz.nn.report import Report, report
@@ -82,6 +86,7 @@ __all__ = [
     "Batches",
     "BlockPrune",
     "Branch",
+    "Comparison",
     "Compose",
     "Conv1d",
     "Conv2d",
@@ -112,6 +117,8 @@ __all__ = [
     "backward",
     "build",
     "calibrate",
+    "compare",
+    "compress",
     "compressed",
     "compressible",
     "constant",
@@ -122,10 +129,12 @@ __all__ = [
     "fold",
     "gradients",
     "lenet",
+    "load_packed",
     "load_tensors",
     "load_weights",
     "lstm_classifier",
     "mlp",
+    "nbytes",
     "parse_scheme",
     "plot_training",
     "predict",
@@ -133,6 +142,7 @@ __all__ = [
     "read_onnx",
     "report",
     "resnet",
+    "save_packed",
     "save_tensors",
     "save_weights",
     "shrink",

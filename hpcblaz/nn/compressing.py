@@ -24,6 +24,7 @@ from hpcblaz.nn.training import predict
 __all__ = ["Comparison", "compare", "compress"]
 
 _ROUNDS = 5
+_BATCH = 256
 
 
 def compress(
@@ -150,14 +151,14 @@ def compare(reference: Network, other: Network, data: Array, labels: Array | Non
     for _ in range(_ROUNDS):
         for k, network in enumerate(both):
             start = time.perf_counter()
-            predict(network, data)
+            predict(network, data, _size(network))
             times[k].append(1e3 * (time.perf_counter() - start))
     scale = float(abs(answers[0]).max()) or 1.0
     likely = [_probabilities(a) for a in answers]
     tiny = np.finfo(np.float64).tiny
     divergence = (likely[0] * (np.log(likely[0] + tiny) - np.log(likely[1] + tiny))).sum(axis=1).mean()
-    shapes = {reference.inputs[0].name: (1, *data.shape[1:])}
-    costs = [report(n, {n.inputs[0].name: shapes[reference.inputs[0].name]}).flops for n in both]
+    one = [n.inputs[0].shape[0] or 1 for n in both]
+    costs = [report(n, {n.inputs[0].name: (k, *data.shape[1:])}).flops // k for n, k in zip(both, one, strict=True)]
     return Comparison(
         len(same),
         float(same.mean()),
@@ -188,14 +189,18 @@ def _fitting(network: Network, data: Array) -> Array:
         raise NetworkError("expected some examples, got none")
     if data.dtype.kind == "f" and not bool(np.isfinite(to_host(data)).all()):
         raise NetworkError("expected data that are finite, got NaN or infinite numbers")
-    if port.shape[0] not in (None, 1, len(data)):
+    if port.shape[0] and len(data) % port.shape[0]:
         raise ShapeError(f"expected {port.shape[0]} examples at a time, got {len(data)}")
     return data.astype(port.dtype)
 
 
+def _size(network: Network) -> int:
+    """Return the examples of a batch."""
+    return network.inputs[0].shape[0] or _BATCH
+
+
 def _answers(network: Network, data: Array) -> NDArray[Any]:
-    first = network.inputs[0].shape[0]
-    found = to_host(predict(network, data, 256 if first is None else first)).astype(np.float64)
+    found = to_host(predict(network, data, _size(network))).astype(np.float64)
     if found.ndim != 2 or len(found) != len(data):
         raise NetworkError(f"expected one number for each class and example, got outputs of shape {found.shape}")
     if not np.isfinite(found).all():

@@ -19,6 +19,7 @@ from hpcblaz.nn.tape import Array, Tensor, tensor
 __all__ = ["Quantize", "calibrate", "quantized"]
 
 _REAL = ("float16", "bfloat16")
+_BATCH = 128
 _MOST = {"int8": 127, "int4": 7}
 
 
@@ -146,7 +147,7 @@ def calibrate(network: Network, *arrays: Array, percentile: float = 100.0) -> di
     Returns
     -------
     dict of str to tuple of float
-        By the names of values. Zero is always between the two.
+        By the names of values. Zero is always between the two. Of several batches, the widest range.
 
     Raises
     ------
@@ -157,7 +158,7 @@ def calibrate(network: Network, *arrays: Array, percentile: float = 100.0) -> di
     """
     if not 50 < percentile <= 100:
         raise ConfigurationError(f"expected a percentile above 50 and up to 100, got {percentile}")
-    if any(0 in x.shape for x in arrays):
+    if not arrays or any(0 in x.shape for x in arrays):
         raise NetworkError("expected some inputs to calibrate with, got none")
     wanted = compressible(network)
     found: dict[str, tuple[float, float]] = {}
@@ -169,9 +170,12 @@ def calibrate(network: Network, *arrays: Array, percentile: float = 100.0) -> di
         least, most = np.percentile(x, [100 - percentile, percentile])
         if not np.isfinite([least, most]).all():
             raise NetworkError(f"expected finite numbers to calibrate with, got others in {node.inputs[0]!r}")
-        found[node.inputs[0]] = (min(float(least), 0.0), max(float(most), 0.0))
+        before = found.get(node.inputs[0], (0.0, 0.0))
+        found[node.inputs[0]] = (min(float(least), before[0]), max(float(most), before[1]))
 
-    network.forward([tensor(x) for x in arrays], watch=watch)
+    size = next((port.shape[0] for port in network.inputs if port.shape), None) or _BATCH
+    for start in range(0, len(arrays[0]), size):
+        network.forward([tensor(x[start : start + size]) for x in arrays], watch=watch)
     return found
 
 
