@@ -47,7 +47,8 @@ def compress(
     Returns
     -------
     Network
-        It gives what ``compressed(network, scheme)`` gives, to rounding, if there are no data.
+        It gives what the schemes before the last one give, to rounding, and what rounding makes of that. The steps
+        of integers are those of the weights that are left, so they may be smaller than without taking away.
 
     Raises
     ------

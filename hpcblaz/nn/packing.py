@@ -190,7 +190,7 @@ def _narrow(codes: NDArray[Any], bits: int) -> NDArray[Any]:
     padded = np.zeros(-(-len(codes) // each) * each, np.uint8)
     padded[: len(codes)] = codes.view(np.uint8) & np.uint8(2**bits - 1)
     shifts = (np.arange(each) * bits).astype(np.uint8)
-    return np.bitwise_or.reduce(padded.reshape(-1, each) << shifts, axis=1).astype(np.uint8)
+    return np.asarray(np.bitwise_or.reduce(padded.reshape(-1, each) << shifts, axis=1).astype(np.uint8))
 
 
 def _widen(packed: NDArray[Any], bits: int, count: int) -> NDArray[Any]:
@@ -211,4 +211,4 @@ def _gaps(places: NDArray[Any]) -> NDArray[Any]:
 
 def _places(gaps: NDArray[Any]) -> NDArray[Any]:
     ends = np.flatnonzero(gaps != _FULL)
-    return np.cumsum(gaps, dtype=np.int64)[ends] + np.arange(len(ends))
+    return np.asarray(np.cumsum(gaps, dtype=np.int64)[ends] + np.arange(len(ends)))
