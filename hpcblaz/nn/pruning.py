@@ -91,7 +91,7 @@ class Prune(_Pruning):
     def pi(self, weights: Mapping[str, Array], network: Network) -> Weights:
         """Return the weights with zeros. Of equal magnitudes, those that come first are kept."""
         masks = self._masks({name: abs(weights[name]) for name in self._chosen(network)})
-        return {name: x * masks[name] if name in masks else x for name, x in weights.items()}
+        return {name: _kept(x, masks[name]) if name in masks else x for name, x in weights.items()}
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ class StructurePrune(_Pruning):
             mask = _aligned(mask, sizes[name], self.align)
             x = weights[name]
             axis = output_axis(network, name)
-            result[name] = x * mask.reshape([-1 if k == axis else 1 for k in range(x.ndim)])
+            result[name] = _kept(x, mask.reshape([-1 if k == axis else 1 for k in range(x.ndim)]))
             for other in companions(network, name):
                 if other in result:
-                    result[other] = result[other] * mask
+                    result[other] = _kept(result[other], mask)
         return result
 
 
@@ -208,7 +208,7 @@ class BlockPrune(_Pruning):
         result = dict(weights)
         for name, mask in self._masks(sizes).items():
             x = blocks[name]
-            x = (x * mask.reshape(*x.shape[:2], 1, 1)).swapaxes(1, 2).reshape(matrices[name].shape)
+            x = _kept(x, mask.reshape(*x.shape[:2], 1, 1)).swapaxes(1, 2).reshape(matrices[name].shape)
             result[name] = _unmatrix(x, weights[name], output_axis(network, name))
         return result
 
@@ -249,7 +249,7 @@ class NMPrune:
             groups = abs(x).reshape(*x.shape[:-1], -1, self.m)
             order = xp.argsort(-groups, axis=-1, kind="stable")
             mask = xp.argsort(order, axis=-1, kind="stable") < self.n
-            result[name] = xp.ascontiguousarray(xp.moveaxis(x * mask.reshape(x.shape), -1, axis))
+            result[name] = xp.ascontiguousarray(xp.moveaxis(_kept(x, mask.reshape(x.shape)), -1, axis))
         return result
 
     def delta(self, weights: Mapping[str, Array], network: Network) -> Weights:
@@ -280,6 +280,11 @@ def _check_divides(bad: Mapping[str, Sequence[int]], what: str) -> None:
     if bad:
         listed = ", ".join(f"{name} of shape {tuple(shape)}" for name, shape in bad.items())
         raise NetworkError(f"expected layers that {what} divide, got {listed}: leave them as they are with leave=[...]")
+
+
+def _kept(x: Array, mask: Array) -> Array:
+    """Return an array with zeros, none of them negative: files leave them out by their bits."""
+    return array_module(x).where(mask, x, x.dtype.type(0))
 
 
 def _largest(sizes: Mapping[str, Array], density: float) -> Weights:

@@ -100,10 +100,13 @@ class Quantize:
             step = xp.where(step > 0, step, 1).astype(x.dtype)
             return {name: xp.clip(xp.rint(x / step), -most, most).astype(xp.int8), f"{name}/step": step}
         least = xp.minimum(x.min(axis=others, keepdims=True), 0)
-        step = (xp.maximum(x.max(axis=others, keepdims=True), 0) - least) / x.dtype.type(2 * most + 1)
+        greatest = xp.maximum(x.max(axis=others, keepdims=True), 0)
+        step = (greatest - least) / x.dtype.type(2 * most + 1)
         step = xp.where(step > 0, step, 1).astype(x.dtype)
-        zero = xp.rint(-most - 1 - least / step)
-        steps = xp.clip(xp.rint(x / step) + zero, -most - 1, most).astype(xp.int8)
+        zero = -most - 1 - xp.rint(least / step)
+        steps = xp.clip(xp.rint(x / step) + zero, -most - 1, most)
+        # Half-way between two integers the greatest one may go down: then not all integers would be used.
+        steps = xp.where((x == greatest) & (greatest > least), most, steps).astype(xp.int8)
         return {name: steps, f"{name}/step": step, f"{name}/zero": zero.astype(xp.int8)}
 
 
