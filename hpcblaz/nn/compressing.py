@@ -59,8 +59,8 @@ def compress(
     --------
     >>> from hpcblaz import nn
     >>> smaller = compress(nn.lenet(), nn.parse_scheme("FilterPrune(0.5)+Quantize(int8)"))
-    >>> smaller.parameters["conv2.weight"].dtype, smaller.parameters["conv2.weight"].shape
-    (dtype('int8'), (8, 3, 5, 5))
+    >>> smaller.parameters["conv3.weight"].dtype, smaller.parameters["conv3.weight"].shape
+    (dtype('int8'), (9, 2, 5, 5))
     """
     schemes = list(scheme.schemes) if isinstance(scheme, Compose) else [scheme]
     last = schemes.pop() if isinstance(schemes[-1], Quantize) else None
