@@ -97,9 +97,11 @@ def load_packed(path: str | os.PathLike[str], network: Network, scheme: Scheme) 
     arrays, metadata = load_tensors(path)
     try:
         forms = json.loads(metadata[_KEY])
+        largest = max((int(x.size) for x in network.parameters.values()), default=0)
         for name, form in forms.items():
-            arrays[name] = _unpack(arrays, name, form)
-        weights = {name: x for name, x in arrays.items() if not name.endswith("/places")}
+            arrays[name] = _unpack(arrays, name, form, largest)
+        spare = {f"{name}/places" for name, form in forms.items() if "places" in form}
+        weights = {name: x for name, x in arrays.items() if name not in spare}
         trainable = set(network.trainable)
         fixed = {name: x for name, x in weights.items() if name in network.parameters and name not in trainable}
         real = scheme.delta({name: x for name, x in weights.items() if name not in fixed}, network) | fixed
@@ -156,10 +158,12 @@ def _pack(x: NDArray[Any], sparse: bool) -> tuple[dict[str, NDArray[Any]], dict[
     return parts, form
 
 
-def _unpack(arrays: Mapping[str, NDArray[Any]], name: str, form: Mapping[str, Any]) -> NDArray[Any]:
+def _unpack(arrays: Mapping[str, NDArray[Any]], name: str, form: Mapping[str, Any], largest: int) -> NDArray[Any]:
     codes = arrays[name]
     shape, count = [int(n) for n in form["shape"]], int(form["count"])
     size = math.prod(shape)
+    if not 0 <= count <= size <= largest:
+        raise ValueError(f"up to {largest} numbers expected in {name!r}, {size} found")
     if "bits" in form:
         codes = _widen(codes, int(form["bits"]), count)
     if codes.shape != (count,) or codes.dtype != np.dtype(form["dtype"]):

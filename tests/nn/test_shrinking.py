@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hpcblaz import nn
 from hpcblaz.errors import NetworkError
@@ -129,6 +131,29 @@ def test_a_network_as_exporters_write_them() -> None:
     assert shapes["dense"] == (25 * 10, 6) and shapes["scale"] == (1, 10, 1, 1)
     nodes = {node.outputs[0]: node for node in after.nodes}
     assert nodes["l"].attributes["group"] == 1 and nodes["c"].attributes["group"] == shapes["deep"][0]
+
+
+MIXED = [imported(), with_noise(nn.resnet((3, 6, 6), widths=(4, 6))), with_noise(nn.vgg((1, 8, 8), widths=(4, 6)))]
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.sampled_from(MIXED))
+def test_answers_stay_whatever_is_zero(seed: int, network: Network) -> None:
+    """Outputs, inputs and single biases of random layers are zero, in any combination."""
+    random = np.random.default_rng(seed)
+    network = network.copy()
+    for name, x in network.parameters.items():
+        if x.dtype.kind == "f" and x.ndim in (1, 2, 4) and random.random() < 0.7 and "var" not in name:
+            axis = int(random.integers(min(x.ndim, 2)))
+            gone = random.random(x.shape[axis]) < 0.6
+            network.parameters[name] = np.where(gone.reshape([-1 if k == axis else 1 for k in range(x.ndim)]), 0, x)
+    after = nn.shrink(network)
+    port = network.inputs[0]
+    x = random.normal(size=(3, *port.shape[1:])).astype("f")  # type: ignore[misc]
+    first, second = network(x), after(x)
+    np.testing.assert_allclose(second, first, atol=1e-5 * max(abs(first).max(), 1e-3), rtol=0)
+    assert after.parameter_count <= network.parameter_count
+    assert nn.shrink(after).parameter_count == after.parameter_count
 
 
 def test_constants_go_into_the_bias() -> None:
