@@ -1,10 +1,11 @@
-"""``hpcblaz nn``: networks in ONNX files, what they are made of and what computing them costs. Rank 0 does the work."""
+"""``hpcblaz nn``: networks in ONNX files, what they are made of, what they cost, and smaller ones. Rank 0 works."""
 
 import argparse
 import re
 from typing import Any
 
 from hpcblaz.cli.console import Console
+from hpcblaz.cli.nn_compress import add_compare, add_compress
 from hpcblaz.errors import ConfigurationError
 from hpcblaz.mpi import world
 from hpcblaz.nn.onnx_reading import read_onnx
@@ -15,9 +16,13 @@ _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 def register(subparsers: Any) -> None:
     """Add the verb."""
-    parser = subparsers.add_parser("nn", help="networks: report", description="Networks in ONNX files.")
+    parser = subparsers.add_parser(
+        "nn", help="networks: report, compress, compare", description="Networks in ONNX files."
+    )
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     _add_report(actions)
+    add_compress(actions, _add_shape)
+    add_compare(actions)
 
 
 def _add_report(actions: Any) -> None:
@@ -27,6 +32,12 @@ def _add_report(actions: Any) -> None:
         description="Show the layers of a network, their parameters, bytes, and additions and multiplications.",
     )
     parser.add_argument("model", metavar="MODEL", help="an ONNX file")
+    _add_shape(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_report)
+
+
+def _add_shape(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape",
         action="append",
@@ -34,8 +45,11 @@ def _add_report(actions: Any) -> None:
         metavar="NAME=N,N,...",
         help="shape of an input whose axes may have any length; default: one image",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_report)
+    parser.set_defaults(shapes=_shapes)
+
+
+def _shapes(arguments: argparse.Namespace) -> dict[str, tuple[int, ...]]:
+    return dict(map(_shape, arguments.shape))
 
 
 def _report(arguments: argparse.Namespace) -> int:
@@ -43,7 +57,7 @@ def _report(arguments: argparse.Namespace) -> int:
     found: dict[str, Any] = {}
     lines: list[str] = []
     with console.comm.together():
-        shapes = dict(map(_shape, arguments.shape))
+        shapes = _shapes(arguments)
         if console.comm.rank == 0:
             network = read_onnx(arguments.model)
             result = report(network, shapes)

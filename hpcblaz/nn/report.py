@@ -13,7 +13,7 @@ from hpcblaz.errors import NetworkError, ShapeError
 from hpcblaz.nn.network import Network, Node
 from hpcblaz.nn.tape import Tensor
 
-__all__ = ["Line", "Report", "report"]
+__all__ = ["Line", "Report", "report", "zero_inputs"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,27 @@ class Report:
         }
 
 
+def zero_inputs(network: Network, shapes: Mapping[str, Sequence[int]] | None = None, images: int = 1) -> list[Tensor]:
+    """Return zeros that a network takes, in the shapes that :func:`report` takes; so many images where any do."""
+    shapes = dict(shapes or {})
+    unknown = set(shapes) - {port.name for port in network.inputs}
+    if unknown:
+        raise NetworkError(
+            f"expected shapes of {', '.join(port.name for port in network.inputs)}, got one of {min(unknown)!r}"
+        )
+    arrays = []
+    for port in network.inputs:
+        wanted = shapes.get(port.name, [images if n is None and not k else n for k, n in enumerate(port.shape)])
+        shape = tuple(n for n in wanted if n is not None)
+        if len(shape) < len(wanted):
+            shown = ", ".join("any" if n is None else str(n) for n in port.shape)
+            raise NetworkError(f"expected a shape for the input {port.name!r}, whose axes are ({shown}): give one")
+        if any(n < 0 for n in shape):
+            raise ShapeError(f"expected lengths that are not negative, got {shape}")
+        arrays.append(Tensor(np.zeros(shape, port.dtype)))
+    return arrays
+
+
 def report(network: Network, shapes: Mapping[str, Sequence[int]] | None = None) -> Report:
     """Return what a network is made of and what computing it costs.
 
@@ -110,22 +131,7 @@ def report(network: Network, shapes: Mapping[str, Sequence[int]] | None = None) 
     >>> found.parameters, found.bytes, found.flops
     (61706, 246824, 845852)
     """
-    shapes = dict(shapes or {})
-    unknown = set(shapes) - {port.name for port in network.inputs}
-    if unknown:
-        raise NetworkError(
-            f"expected shapes of {', '.join(port.name for port in network.inputs)}, got one of {min(unknown)!r}"
-        )
-    arrays = []
-    for port in network.inputs:
-        wanted = shapes.get(port.name, [1 if n is None and not k else n for k, n in enumerate(port.shape)])
-        shape = tuple(n for n in wanted if n is not None)
-        if len(shape) < len(wanted):
-            shown = ", ".join("any" if n is None else str(n) for n in port.shape)
-            raise NetworkError(f"expected a shape for the input {port.name!r}, whose axes are ({shown}): give one")
-        if any(n < 0 for n in shape):
-            raise ShapeError(f"expected lengths that are not negative, got {shape}")
-        arrays.append(Tensor(np.zeros(shape, port.dtype)))
+    arrays = zero_inputs(network, shapes)
     lines: list[Line] = []
     seen: set[str] = set()
 
