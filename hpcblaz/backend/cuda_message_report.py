@@ -20,13 +20,8 @@ from hpcblaz.bodies.records import TILE
 
 FAMILIES = (("binary", "float32"), ("binary", "float64"), ("pairwise", "float64"), ("factors", "float64"))
 OF_FAMILIES = ("compute", "sweep", "send_drawn", "send_chosen", "splash")
-OF_RESIDUALS = (
-    "measure",
-    "count_digits",
-    "variable_keys",
-    "gather",
-    "take_in",
-)  # the same code in all families of one precision
+# The same code in all families of one precision
+OF_RESIDUALS = ("measure", "count_digits", "variable_keys", "gather", "take_in")
 OF_INTEGERS = ("list_heard", "choose_digit")  # the same code in all of them
 
 
