@@ -230,7 +230,9 @@ def test_kernels_of_messages_are_compiled_as_they_are_launched(monkeypatch: pyte
             monkeypatch.setattr(gpu_messages, "SIMULATED", False)
             found._widest, found._processors = 10**6, 100
             found.sweep(1, True)
-            found.splash(3, 1)
+            with monkeypatch.context() as small:
+                small.setattr(gpu_messages, "TILE", 1)
+                found.splash(3, 1)
             monkeypatch.setattr(gpu_messages, "SIMULATED", True)
             found.compute()
             found.measure()
