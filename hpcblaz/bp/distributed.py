@@ -161,8 +161,8 @@ def _engine(device: str, schedule: str) -> type[AnyRankPropagation]:
         return RankPropagation
     if schedule not in GPU_RANK_SCHEDULES:
         raise ConfigurationError(
-            f"schedule: expected one of {', '.join(GPU_RANK_SCHEDULES)} on GPUs of several ranks, got {schedule!r}: "
-            "choose another one, or leave device= out to use the CPU"
+            f"schedule: expected one of {', '.join(GPU_RANK_SCHEDULES)} on GPUs of ranks, or for a model that is "
+            f"dealt out, got {schedule!r}: choose one of them, or leave device= out to use the CPU"
         )
     return GpuRankPropagation
 

@@ -12,7 +12,7 @@ import pytest
 from hpcblaz.backend import gpu
 from hpcblaz.backend.gpu_messages import GpuPropagation
 from hpcblaz.backend.messages import Propagation
-from hpcblaz.bp import FactorGraph, PairwiseModel, chain, grid_edges, infer, ising, write_model
+from hpcblaz.bp import FactorGraph, PairwiseModel, chain, grid_edges, infer, ising, split, write_model
 from hpcblaz.bp.gpu_schedules import GPU_SCHEDULES
 from hpcblaz.bp.plans import Prepared, prepare
 from hpcblaz.cli.main import main
@@ -243,6 +243,8 @@ def test_auto_sends_at_random_and_damps_where_sweeps_get_nowhere() -> None:
 def test_what_has_no_place_on_a_gpu_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="auto, sweep, lbp, rnbp, rbp, splash on a GPU"):
         infer(ising(3, 1.0), "queue", device="gpu")
+    with pytest.raises(ConfigurationError, match="lbp, rnbp on GPUs of ranks"):
+        infer(split(ising(3, 1.0)), device="gpu")
     with pytest.raises(ConfigurationError, match="'gpu'"):
         infer(ising(3, 1.0), device="tpu")
 
