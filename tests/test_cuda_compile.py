@@ -234,14 +234,20 @@ def test_kernels_of_messages_are_compiled_as_they_are_launched(monkeypatch: pyte
             monkeypatch.setattr(gpu_messages, "SIMULATED", False)
             found._widest, found._processors = 10**6, 100
             found.sweep(1, True)
+            with monkeypatch.context() as small:
+                small.setattr(gpu_messages, "TILE", 1)
+                found.splash(3, 1)
             monkeypatch.setattr(gpu_messages, "SIMULATED", True)
             found.compute()
             found.measure()
             found.send_drawn(0.5, 0)
             found.send_largest(3)
+            some = np.zeros(1, np.int64)
+            found.gather(found.messages, some, found.messages[:1])
+            found.take_in(found.messages[:1], 0, some, (some, some), np.int32(1))
     finally:
         gpu.array_module.cache_clear()
-    assert together == {"sweep"}
+    assert together == {"sweep", "splash"}
     assert {(name, family, precision) for name, family, precision in launched} >= {
         (kernel.name, kernel.family, kernel.precision) for kernel in cuda_message_report.specialisations()
     }

@@ -19,8 +19,9 @@ from hpcblaz.backend.messages import arrange_factors, arrange_pairs
 from hpcblaz.bodies.records import TILE
 
 FAMILIES = (("binary", "float32"), ("binary", "float64"), ("pairwise", "float64"), ("factors", "float64"))
-OF_FAMILIES = ("compute", "sweep", "send_drawn", "send_chosen")
-OF_RESIDUALS = ("measure", "count_digits")  # the same code in all families of one precision
+OF_FAMILIES = ("compute", "sweep", "send_drawn", "send_chosen", "splash")
+# The same code in all families of one precision
+OF_RESIDUALS = ("measure", "count_digits", "variable_keys", "gather", "take_in")
 OF_INTEGERS = ("list_heard", "choose_digit")  # the same code in all of them
 
 
@@ -48,12 +49,34 @@ def arguments(name: str, family: str, precision: str) -> tuple[Any, ...]:
     tally = Argument(np.dtype("int64"), 2)
     levels, numbers, graph, model = _plan(family, precision)
     column = (tally, integer)
+    bits = ints if precision == "float32" else longs
     state = (reals, reals, reals, real, real, ints, *column)
     return {
         "compute": (model, integer, longs, reals, reals, reals, real, integer, real, *column),
         "sweep": (model, levels, integer, integer, reals, reals, real, integer, real, tally, longs),
         "send_drawn": (model, graph, word, stamp, numbers, word, word, *state),
         "send_chosen": (model, graph, stamp, longs, *state),
+        "splash": (
+            model,
+            graph,
+            stamp,
+            longs,
+            reals,
+            integer,
+            reals,
+            reals,
+            reals,
+            real,
+            integer,
+            real,
+            ints,
+            ints,
+            *column,
+            longs,
+        ),
+        "variable_keys": (graph[1], reals, bits),
+        "gather": (reals, longs, reals),
+        "take_in": (reals, integer, longs, longs, longs, stamp, reals, ints),
         "measure": (reals, real, *column),
         "list_heard": (ints, stamp, longs, *column),
         "count_digits": (reals, integer, integer, longs, longs),

@@ -100,6 +100,35 @@ def stage(x: Any) -> NDArray[Any]:
     return np.asarray(array_module().asnumpy(x, out=pinned))
 
 
+def staging(count: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return room in host memory for MPI to send from and receive into: page-locked, as of `stage`."""
+    if SIMULATED or not count:
+        return np.empty(count, dtype)
+    return np.asarray(importlib.import_module("cupyx").empty_pinned(count, dtype))
+
+
+def fetch(x: Any, out: NDArray[Any]) -> None:
+    """Copy an array of a card to the host, and wait until it is there."""
+    if SIMULATED:
+        out[...] = x
+    elif x.size:
+        x.get(out=out)
+
+
+def put(x: NDArray[Any], out: Any) -> None:
+    """Copy an array of the host to a card, in the order of the current stream; it stays as it is until then."""
+    if SIMULATED:
+        out[...] = x
+    elif x.size:
+        out.set(x)
+
+
+def wait() -> None:
+    """Wait for all that is queued on the current stream."""
+    if not SIMULATED:
+        array_module().cuda.get_current_stream().synchronize()
+
+
 def zeros(count: int, dtype: np.dtype[Any]) -> Any:
     """Return an array of zeros."""
     return array_module().zeros(count, dtype)

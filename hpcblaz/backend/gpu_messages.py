@@ -27,8 +27,8 @@ _DIGIT = 8  # bits of a key that are looked at at a time
 class GpuPropagation:
     """The messages of a plan, and what would replace them, on the current card.
 
-    It does what :class:`hpcblaz.backend.messages.Propagation` does, with arrays of CuPy. One message at a time, and
-    trees one after the other, have no place here: `splash` and queues are for the CPU.
+    It does what :class:`hpcblaz.backend.messages.Propagation` does, with arrays of CuPy. One message at a time has
+    no place here: queues are for the CPU.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ class GpuPropagation:
         self._processors = 1 if SIMULATED else int(xp.cuda.Device().attributes["MultiProcessorCount"])
         self._stamps = xp.full(plan.units, -1, np.int32)
         self._heard = xp.empty(plan.units, np.int64)
+        self._depths: Any = None
         self._tolerance, self._none = self._real(tolerance), self._real(0)
         self.maximise = bool(maximise)
         self.damping = damping
@@ -228,15 +229,7 @@ class GpuPropagation:
 
         Of equal residuals, those of the first messages count as larger.
         """
-        xp = gpu.array_module()
-        chosen = xp.asarray(np.array([0, 0, min(most, self.count)], np.int64))
-        histogram = gpu.zeros(1 << _DIGIT, np.dtype(np.int64))
-        widths = (8 * self.residuals.dtype.itemsize, -(-self.count.bit_length() // _DIGIT) * _DIGIT)
-        for by_number, width in enumerate(widths):
-            for shift in range(width - _DIGIT, -1, -_DIGIT):
-                digit = (np.int64(by_number), np.int64(shift), chosen, histogram)
-                self._launch("count_digits", (self.residuals, *digit), self.count)
-                self._launch("choose_digit", digit, 1)
+        chosen = self._choose(self.residuals, most)
         tally = self._tally(1)
         self._stamp += 1
         stamp, column = np.int32(self._stamp), self._kernels.FIRST
@@ -248,10 +241,69 @@ class GpuPropagation:
         self._follow(stamp, tally, column)
         return int(self._read(tally, 1)[3].sum())
 
+    def splash(self, most: int, depth: int) -> int:
+        """Send all messages around the variables with the largest residuals; compute what follows; return how many.
+
+        Units send in the order of their distance from the nearest of these variables, the farthest first, up to
+        `depth`, and then back; those of one distance send at the same time. So the order is not that of the CPU, which
+        takes one tree after the other, but it is the same in every run.
+        """
+        xp = gpu.array_module()
+        if self._depths is None:
+            self._depths = xp.empty(self.plan.units, np.int32)
+        keys = gpu.zeros(len(self.plan.graph.listener_offsets) - 1, np.dtype(f"i{np.dtype(self._real).itemsize}"))
+        self._launch("variable_keys", (self._graph[1], self.residuals, keys), self.count)
+        keys = keys.view(self._real)
+        chosen = self._choose(keys, most)
+        tally = self._tally(1)
+        self._stamp += 1
+        stamp, column = np.int32(self._stamp), self._kernels.FIRST
+        arguments = (
+            self._model, self._graph, stamp, chosen, keys, np.int64(depth), self.messages, self.fresh, self._nothing,
+            self._real(self.damping), np.int64(self.maximise), self._tolerance, self._depths, self._stamps, tally,
+            np.int64(column), gpu.zeros(2, np.dtype(np.int64)),
+        )  # fmt: skip
+        self._launch("splash", arguments, min(self.plan.units, TILE * _AT_ONCE * self._processors), True)
+        self._follow(stamp, tally, column)
+        return int(self._read(tally, 1)[3].sum())
+
+    def gather(self, values: Any, entries: Any, packed: Any) -> None:
+        """Pack entries of an array, by their numbers (int64), into another one."""
+        self._launch("gather", (values, entries, packed), len(entries))
+
+    def take_in(self, arrived: Any, first: int, slots: Any, hearers: tuple[Any, Any], stamp: np.int32) -> None:
+        """Put what others tell behind the first entries of the messages, and stamp the units that hear a change.
+
+        Entry i is of the message slots[i] among them, whose units `hearers` has as offsets and numbers (all int64).
+        """
+        arguments = (arrived, np.int64(first), slots, *hearers, stamp, self.messages, self._stamps)
+        self._launch("take_in", arguments, len(arrived))
+
+    def _choose(self, keys: Any, most: int) -> Any:
+        """Return what the kernels take as the least of so many largest keys."""
+        count = len(keys)
+        chosen = gpu.array_module().asarray(np.array([0, 0, min(most, count)], np.int64))
+        histogram = gpu.zeros(1 << _DIGIT, np.dtype(np.int64))
+        widths = (8 * keys.dtype.itemsize, -(-count.bit_length() // _DIGIT) * _DIGIT)
+        for by_number, width in enumerate(widths):
+            for shift in range(width - _DIGIT, -1, -_DIGIT):
+                digit = (np.int64(by_number), np.int64(shift), chosen, histogram)
+                self._launch("count_digits", (keys, *digit), count)
+                self._launch("choose_digit", digit, 1)
+        return chosen
+
     def _compute(self, listed: bool, out: Any, residuals: Any, damping: Any, tally: Any, column: int) -> None:
         arguments = (
             self._model, np.int64(listed), self._heard, self.messages, out, residuals, damping,
             np.int64(self.maximise), self._tolerance, tally, np.int64(column),
+        )  # fmt: skip
+        self._launch("compute", arguments, self.plan.units)
+
+    def _compute_listed(self, units: Any, tally: Any) -> None:
+        """Compute what some units would send, undamped; the tally says how many units."""
+        arguments = (
+            self._model, np.int64(1), units, self.messages, self.fresh, self._nothing, self._none,
+            np.int64(self.maximise), self._tolerance, tally, np.int64(self._kernels.FIRST),
         )  # fmt: skip
         self._launch("compute", arguments, self.plan.units)
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
+from hpcblaz.backend import gpu
+from hpcblaz.backend.dispatch import choose_device
 from hpcblaz.backend.threads import threads as use_threads
 from hpcblaz.bp.distributed_checkpoint import InferenceCheckpoint
 from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.distributed_schedules import Found, Schedule, schedule_on_ranks
+from hpcblaz.bp.gpu_ranks import GPU_RANK_SCHEDULES, AnyRankPropagation, GpuRankPropagation
 from hpcblaz.bp.inference import _check
 from hpcblaz.bp.partitioned import PartitionedModel
 from hpcblaz.bp.partitioned_plans import LocalPlan
@@ -20,6 +23,7 @@ from hpcblaz.bp.result import History
 from hpcblaz.bp.schedules import Options
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError, StoppedError
+from hpcblaz.mpi import device_number
 from hpcblaz.mpi.links import totals
 
 __all__ = ["infer_partitioned"]
@@ -47,6 +51,7 @@ def infer_partitioned(
     restart: bool = False,
     stop: Callable[[], bool] | None = None,
     say: Callable[[str], None] | None = None,
+    device: str = "cpu",
 ) -> PartitionedInference:
     """Infer as `infer` does, on all ranks of a model that has been dealt out; a collective call.
 
@@ -69,6 +74,9 @@ def infer_partitioned(
         Asked after each step, on every rank; if one says True, the checkpoint is written and StoppedError raised.
     say : callable, optional
         Told, on rank 0, what is continued.
+    device : {'cpu', 'gpu'}
+        Where messages are sent, on every rank. On a GPU there are 'lbp' and 'rnbp', which send what CPUs send; each
+        rank takes one of the cards of its node.
 
     Returns
     -------
@@ -84,6 +92,8 @@ def infer_partitioned(
         If the run was stopped, and can be continued.
     StorageError, FileFormatError
         If the checkpoint cannot be read or written.
+    MissingDependencyError, DeviceError
+        If it is a GPU that cannot be used.
 
     Examples
     --------
@@ -96,18 +106,21 @@ def infer_partitioned(
     comm = model.comm
     with comm.together():
         _check(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
+        propagate = _engine(device, schedule)
         if isinstance(local_sweeps, bool) or not isinstance(local_sweeps, int) or not 1 <= local_sweeps < 2**20:
             raise ConfigurationError(f"local_sweeps: expected an integer from 1 to {2**20 - 1}, got {local_sweeps!r}")
         if not checkpoint_seconds > 0:
             raise ConfigurationError(f"checkpoint_seconds: expected a positive number, got {checkpoint_seconds}")
         if stop is not None and checkpoint is None:
             raise ConfigurationError("stop: expected a checkpoint, so that the run can be continued, got none")
+    if device == "gpu":
+        gpu.use_device(device_number(comm, gpu.device_count()))
     with nullcontext() if threads is None else use_threads(threads):
         watch = Watch(model.messages, max_iterations * model.messages, time_limit)
         _check_possible(model, model.part.impossible())
         local = model.part.prepare(precision, comm)
         with comm.together():
-            propagation = RankPropagation(local, comm, local.uniform(), task == "map", damping, tolerance)
+            propagation = propagate(local, comm, local.uniform(), task == "map", damping, tolerance)
         run = _Run(model, local, propagation, watch, stop, None)
         saved: InferenceCheckpoint | None = None
         state: dict[str, object] | None = None
@@ -130,7 +143,7 @@ def infer_partitioned(
             result = PartitionedInference(
                 model=model,
                 local=local,
-                messages=propagation.messages,
+                messages=gpu.asnumpy(propagation.messages),
                 task=task,
                 schedule=schedule,
                 status=status,
@@ -142,11 +155,23 @@ def infer_partitioned(
     return result
 
 
+def _engine(device: str, schedule: str) -> type[AnyRankPropagation]:
+    """Return what holds the messages of a rank on a device."""
+    if choose_device(str(device)) == "cpu":
+        return RankPropagation
+    if schedule not in GPU_RANK_SCHEDULES:
+        raise ConfigurationError(
+            f"schedule: expected one of {', '.join(GPU_RANK_SCHEDULES)} on GPUs of ranks, or for a model that is "
+            f"dealt out, got {schedule!r}: choose one of them, or leave device= out to use the CPU"
+        )
+    return GpuRankPropagation
+
+
 class _Run:
     """Steps until all messages have converged, a limit is reached, or somebody asks to stop."""
 
     def __init__(
-        self, model: PartitionedModel, local: LocalPlan, propagation: RankPropagation, watch: Watch,
+        self, model: PartitionedModel, local: LocalPlan, propagation: AnyRankPropagation, watch: Watch,
         stop: Callable[[], bool] | None, saved: InferenceCheckpoint | None,
     ) -> None:  # fmt: skip
         self.model, self.local, self.propagation, self.watch = model, local, propagation, watch

@@ -15,10 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from hpcblaz.backend.gpu import asnumpy
+from hpcblaz.bp.gpu_ranks import AnyRankPropagation
 from hpcblaz.bp.partitioned import PartitionedModel
 from hpcblaz.bp.partitioned_plans import LocalPlan
 from hpcblaz.bp.ragged import Integers, ranges
-from hpcblaz.bp.rank_propagation import RankPropagation
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError, FileFormatError
 from hpcblaz.mpi.atomic import AtomicFile, storage_errors
@@ -60,7 +61,7 @@ class InferenceCheckpoint:
         """Return whether it was long ago that messages were written."""
         return time.monotonic() - self._last >= self._seconds
 
-    def save(self, propagation: RankPropagation, watch: Watch, state: Mapping[str, Any]) -> None:
+    def save(self, propagation: AnyRankPropagation, watch: Watch, state: Mapping[str, Any]) -> None:
         """Write the messages of all ranks; the file that was there before stays until all is on the disk.
 
         Raises
@@ -70,7 +71,7 @@ class InferenceCheckpoint:
         """
         comm, local = self._model.comm, self._local
         with comm.together():
-            parts = self._parts(propagation.messages)
+            parts = self._parts(asnumpy(propagation.messages))
             sums = [zlib.crc32(part.data) for part in parts]
         sections = comm.gather_objects([local.count, len(parts[2]), *sums])
         width = sum(part.nbytes for part in parts)
@@ -101,7 +102,7 @@ class InferenceCheckpoint:
                 file.discard()
         self._last = time.monotonic()
 
-    def load(self, propagation: RankPropagation, watch: Watch, restart: bool) -> dict[str, Any] | None:
+    def load(self, propagation: AnyRankPropagation, watch: Watch, restart: bool) -> dict[str, Any] | None:
         """Take up what was written, if there is something; return the state of the schedule then.
 
         Raises
@@ -123,10 +124,12 @@ class InferenceCheckpoint:
             self._check(found["facts"])
             filled = np.zeros(len(self._local.numbers), np.bool_)
             order = np.argsort(self._local.numbers)
+            messages = asnumpy(propagation.messages)
             for section in found["sections"]:
-                self._read_section(file, section, propagation.messages, order, filled)
+                self._read_section(file, section, messages, order, filled)
             if not filled.all():
                 raise FileFormatError(f"{self.path}: expected all messages of the model, got some only")
+            propagation.put(messages)
         propagation.damping = found["damping"]
         propagation._stamp = found["choices"]
         watch.resume(found["updates"], found["elapsed"], {name: found["history"][name] for name in _HISTORY})
@@ -146,7 +149,7 @@ class InferenceCheckpoint:
         return np.ascontiguousarray(local.plan.numbers, "<i8"), sizes, little
 
     def _head(
-        self, propagation: RankPropagation, watch: Watch, state: Mapping[str, Any], sections: list[list[int]]
+        self, propagation: AnyRankPropagation, watch: Watch, state: Mapping[str, Any], sections: list[list[int]]
     ) -> bytes:
         entries = {
             "facts": self._facts,

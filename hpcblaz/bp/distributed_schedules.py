@@ -39,6 +39,7 @@ class Schedule:
     Parameters
     ----------
     propagation : RankPropagation
+        Or what has the methods that the schedule needs.
     report : callable
         Adds up what all ranks have sent and found; called once a step.
     options : Options

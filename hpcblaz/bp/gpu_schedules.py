@@ -15,7 +15,7 @@ from hpcblaz.bp.schedules import Options
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError
 
-GPU_SCHEDULES = ("auto", "sweep", "lbp", "rnbp", "rbp")
+GPU_SCHEDULES = ("auto", "sweep", "lbp", "rnbp", "rbp", "splash")
 
 _BLOCK = 16  # sweeps after which `auto` looks back
 _HALVED = 0.5  # the progress that a block has to make
@@ -48,7 +48,7 @@ def engine(device: str, schedule: str) -> tuple[Callable[..., Any], Schedule]:
     if choose_device(str(device)) == "gpu" and schedule not in GPU_SCHEDULES:
         raise ConfigurationError(
             f"schedule: expected one of {', '.join(GPU_SCHEDULES)} on a GPU, got {schedule!r}, which sends one message "
-            "or one tree after the other: leave device= out to use the CPU"
+            "after the other: leave device= out to use the CPU"
         )
     return GpuPropagation, start
 

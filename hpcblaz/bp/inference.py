@@ -87,7 +87,7 @@ def infer(
     threads : int, optional
         Default: the thread count of the process. Answers do not depend on it.
     device : {'cpu', 'gpu'}
-        Where messages are sent. On a GPU there are no 'splash' and 'queue'.
+        Where messages are sent. On a GPU there is no 'queue'.
 
     Returns
     -------

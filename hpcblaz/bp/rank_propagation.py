@@ -51,6 +51,10 @@ class RankPropagation(Propagation):
             self._first = int(local.places[local.count])
             self._slot_of = np.repeat(tail, np.diff(local.places[local.count : len(local.numbers) + 1]))
 
+    def put(self, messages: NDArray[Any]) -> None:
+        """Replace all messages, the tail too."""
+        self.messages[...] = messages
+
     def flood_all(self) -> Sent:
         """Send all messages of all ranks at once; what others hear is on its way while the rest is computed."""
         if self.plan.family == "factors" or self.damping > 0:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hpcblaz.backend.dispatch import DEVICES
 from hpcblaz.bp.inference import infer
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
 from hpcblaz.bp.readers import read_model
@@ -49,6 +50,7 @@ def register(actions: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choices of rnbp; default: 0")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="default: float32")
     parser.add_argument("--threads", type=int, metavar="N", help="default: all")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="where messages are sent; default: cpu")
     parser.add_argument("--json", action="store_true", help="print JSON")
     bp_infer_ranks.add_options(parser)
     parser.set_defaults(run=_run)
@@ -98,6 +100,7 @@ def _infer(arguments: argparse.Namespace, model: FactorGraph | PairwiseModel) ->
         seed=arguments.seed,
         precision=arguments.precision,
         threads=arguments.threads,
+        device=arguments.device,
     )
     if not (arguments.json or result.converged):  # the standard output may be for the solution
         print(

@@ -75,6 +75,7 @@ def run(arguments: argparse.Namespace, console: Console) -> int:
             seed=arguments.seed,
             precision=arguments.precision,
             threads=arguments.threads,
+            device=arguments.device,
             local_sweeps=arguments.local_sweeps,
             checkpoint=arguments.checkpoint,
             checkpoint_seconds=arguments.checkpoint_every,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from hpcblaz.errors import CommunicatorError
 from hpcblaz.mpi.comm import _TAG, Communicator
 
-__all__ = ["Links", "Totals", "totals"]
+__all__ = ["Links", "PackedLinks", "Totals", "totals"]
 
 Integers = npt.NDArray[np.int64]
 
@@ -127,6 +127,80 @@ class Links:
             changed.append(place.start + np.flatnonzero(values[place] != buffer))
             values[place] = buffer
         return np.concatenate([*changed, np.zeros(0, np.int64)])
+
+
+class PackedLinks:
+    """What :class:`Links` does, for entries that are packed already, on the host or on a card.
+
+    Parameters
+    ----------
+    comm : Communicator
+    outgoing, incoming : mapping of int to int
+        How many entries each rank gets, and how many it sends; they stand in the order of the ranks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from hpcblaz.mpi import world
+    >>> from hpcblaz.mpi.links import PackedLinks
+    >>> comm = world()
+    >>> counts = {rank: 1 for rank in range(comm.size) if rank != comm.rank}
+    >>> links = PackedLinks(comm, counts, counts)
+    >>> arrived = np.empty(len(counts))
+    >>> links.begin(np.full(len(counts), float(comm.rank)), arrived)
+    >>> links.wait()
+    >>> arrived.tolist() == list(counts)
+    True
+    """
+
+    def __init__(self, comm: Communicator, outgoing: Mapping[int, int], incoming: Mapping[int, int]) -> None:
+        self.comm = comm
+        self._outgoing, self._incoming = _places(outgoing), _places(incoming)
+        self.sent, self.received = sum(outgoing.values()), sum(incoming.values())
+        self._requests: list[Any] | None = None
+
+    def begin(self, packed: Any, arrived: Any) -> None:
+        """Send entries, and receive others, both of one dtype: neither array may be touched before :meth:`wait`.
+
+        Parameters
+        ----------
+        packed, arrived : array, shapes (sent,) and (received,)
+            Of NumPy, or of CuPy if MPI takes arrays on cards (see :func:`hpcblaz.mpi.cuda_aware`) and nothing that is
+            queued there has to do with them any more.
+
+        Raises
+        ------
+        CommunicatorError
+            If the last exchange has not been finished.
+        """
+        if self._requests is not None:
+            raise CommunicatorError("expected wait() after begin(), got begin() again")
+        comm = self.comm
+        self._requests = []
+        for rank, place in self._incoming.items():
+            chunks = comm._chunks(arrived[place])
+            self._requests += [comm._comm.Irecv([part, comm._mpi.BYTE], rank, _TAG) for part in chunks]
+        for rank, place in self._outgoing.items():
+            chunks = comm._chunks(packed[place])
+            self._requests += [comm._comm.Isend([part, comm._mpi.BYTE], rank, _TAG) for part in chunks]
+
+    def wait(self) -> None:
+        """Wait until all that was begun has been sent, and has arrived."""
+        if self._requests is None:
+            raise CommunicatorError("expected begin() before wait(), got none")
+        if self._requests:
+            self.comm._mpi.Request.Waitall(self._requests)
+        self._requests = None
+
+
+def _places(counts: Mapping[int, int]) -> dict[int, slice]:
+    """Return where the entries of each rank stand."""
+    found, at = {}, 0
+    for rank, count in sorted(counts.items()):
+        if count:
+            found[rank] = slice(at, at + count)
+        at += count
+    return found
 
 
 class Totals:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from hpcblaz.backend import gpu
 from hpcblaz.backend.gpu_messages import GpuPropagation
 from hpcblaz.backend.messages import Propagation
-from hpcblaz.bp import FactorGraph, PairwiseModel, grid_edges, infer, ising
+from hpcblaz.bp import FactorGraph, PairwiseModel, chain, grid_edges, infer, ising, split, write_model
 from hpcblaz.bp.gpu_schedules import GPU_SCHEDULES
 from hpcblaz.bp.plans import Prepared, prepare
 from hpcblaz.cli.main import main
@@ -143,6 +144,61 @@ def test_of_equal_residuals_the_first_are_sent() -> None:
     assert np.flatnonzero(gpu.asnumpy(found.messages) != before).tolist() == [0, 1, 2, 3, 30]
 
 
+@each
+def test_a_splash_is_sent_a_distance_at_a_time(kind: str, precision: str, maximise: bool) -> None:
+    plan = prepare(model(kind), precision).plan
+    graph, places = plan.graph, plan.places
+    both = Pair(prepare(model(kind), precision), maximise, 0.3)
+    for one in (both.cpu, both.gpu):
+        one.compute()
+    keys = np.zeros(len(graph.listener_offsets) - 1)
+    np.maximum.at(keys, graph.variables, both.cpu.residuals)
+    hearers = np.split(graph.listeners, graph.listener_offsets[1:-1])
+    near = [set(hearers[int(np.argmax(keys))])]
+    told = np.split(graph.variables, graph.offsets[1:-1])
+    near.append({int(w) for u in near[0] for v in told[u] for w in hearers[v]} - near[0])
+    for ring in (near[1], near[0], near[1]):  # as floods whose other messages are taken back
+        before = both.cpu.messages.copy()
+        both.cpu.flood(1)
+        sent = np.zeros(len(before), np.bool_)
+        for u in ring:
+            sent[places[graph.offsets[u]] : places[graph.offsets[u + 1]]] = True
+        both.cpu.messages[~sent] = before[~sent]
+    both.cpu.compute()
+    messages = [sum(len(told[u]) for u in ring) for ring in near]
+    assert both.gpu.splash(1, 1) == messages[0] + 2 * messages[1]
+    np.testing.assert_allclose(gpu.asnumpy(both.gpu.messages), both.cpu.messages, rtol=both.tolerance)
+    both.fresh()
+
+
+def test_splashes_are_the_same_in_every_run() -> None:
+    first, second = (infer(ising(3, 1.0, seed=1), "splash", device="gpu", max_iterations=1) for _ in range(2))
+    assert first.updates == second.updates
+    np.testing.assert_array_equal(first.messages, second.messages)
+
+
+def test_a_splash_reaches_as_far_as_its_depth() -> None:
+    prepared = prepare(chain(9, 1.0, seed=0), "float64")
+    for depth in (2, 2**31 - 1):
+        found = GpuPropagation(prepared.plan, prepared.uniform(), False, 0.0, 1e-9)
+        found.compute()
+        found.residuals[...] = 0.5
+        told = int(np.flatnonzero(prepared.plan.graph.variables == 4)[0])
+        found.residuals[told] = 0.75
+        before = gpu.asnumpy(found.messages).copy()
+        sent = found.splash(1, depth)
+        changed = np.flatnonzero(gpu.asnumpy(found.messages) != before)
+        units = np.unique(np.searchsorted(prepared.plan.graph.offsets, changed, "right") - 1)
+        near = [u for u in range(9) if abs(prepared.variable_of[u] - prepared.variable_of[4]) <= depth]
+        assert units.tolist() == near
+        degrees = np.diff(prepared.plan.graph.offsets)[near].sum()
+        assert sent == 2 * degrees - 2  # all but the root twice
+        # What would be sent now is up to date
+        fresh = gpu.asnumpy(found.fresh).copy()
+        found.compute()
+        np.testing.assert_array_equal(gpu.asnumpy(found.fresh), fresh)
+
+
 def test_what_is_not_a_number_has_not_converged() -> None:
     prepared = prepare(model("alike"), "float32")
     start = prepared.uniform()
@@ -165,6 +221,9 @@ def test_inference_is_that_of_the_cpu(schedule: str) -> None:
         assert found.updates % 24 == 0  # of sweeps
         return
     expected = infer(grid, schedule, seed=3, tolerance=1e-2, share=0.25)
+    if schedule == "splash":  # whose order is another one
+        np.testing.assert_allclose(found.marginals, expected.marginals, atol=1e-2)
+        return
     assert found.updates == expected.updates
     np.testing.assert_allclose(found.marginals, expected.marginals, rtol=1e-6)
     assert found.log_partition == pytest.approx(expected.log_partition)
@@ -182,11 +241,27 @@ def test_auto_sends_at_random_and_damps_where_sweeps_get_nowhere() -> None:
 
 
 def test_what_has_no_place_on_a_gpu_is_refused() -> None:
-    for schedule in ("queue", "splash"):
-        with pytest.raises(ConfigurationError, match="auto, sweep, lbp, rnbp, rbp on a GPU"):
-            infer(ising(3, 1.0), schedule, device="gpu")
+    with pytest.raises(ConfigurationError, match="auto, sweep, lbp, rnbp, rbp, splash on a GPU"):
+        infer(ising(3, 1.0), "queue", device="gpu")
+    with pytest.raises(ConfigurationError, match="lbp, rnbp on GPUs of ranks"):
+        infer(split(ising(3, 1.0)), device="gpu")
     with pytest.raises(ConfigurationError, match="'gpu'"):
         infer(ising(3, 1.0), device="tpu")
+
+
+def test_the_command_line_sends_on_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_model("grid.uai", ising(3, 1.0, seed=2))
+    command = ["bp", "infer", "grid.uai", "--schedule", "lbp", "--tolerance", "0.1", "--json"]
+    found = []
+    for more in ([], ["--device", "gpu"], ["--device", "gpu", "--checkpoint", "messages"]):  # the last one as ranks do
+        assert main([*command, *more]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    for one in found[1:]:
+        assert one["message_updates"] == found[0]["message_updates"]
+        np.testing.assert_allclose(one["marginals"], found[0]["marginals"], rtol=1e-6)
 
 
 def test_contradictions_are_found() -> None:

@@ -10,7 +10,7 @@ from numba.extending import register_jitable
 
 from hpcblaz.bodies.records import TILE
 
-from .constants import FORM
+from .constants import FORM, INTEGER, REAL
 from .message_tally import (
     FIRST,
     HEARD,
@@ -122,16 +122,21 @@ def send_drawn(
     add_sent(tally, column, sent)
 
 
+@register_jitable(forceinline=True)
+def is_chosen(residuals, k, chosen, tolerance):
+    """Say whether a residual is above the tolerance, and its key not below the chosen one; see `count_digits`."""
+    bits = bits_of(residuals[k])
+    after = len(residuals) - 1 - k
+    return not residuals[k] <= tolerance and (bits > chosen[0] or (bits == chosen[0] and after >= chosen[1]))
+
+
 def send_chosen(model, graph, stamp, chosen, messages, fresh, residuals, damping, tolerance, stamps, tally, column):
     """Send the messages above the tolerance that are chosen; see `count_digits`."""
     sent = 0
-    count = len(residuals)
-    for k in range(first_item(), count, all_threads()):
-        if not residuals[k] <= tolerance:
-            bits = bits_of(residuals[k])
-            if bits > chosen[0] or (bits == chosen[0] and count - 1 - k >= chosen[1]):
-                send_and_mark(model, graph, k, stamp, messages, fresh, residuals, damping, stamps)
-                sent += 1
+    for k in range(first_item(), len(residuals), all_threads()):
+        if is_chosen(residuals, k, chosen, tolerance):
+            send_and_mark(model, graph, k, stamp, messages, fresh, residuals, damping, stamps)
+            sent += 1
     add_sent(tally, column, sent)
 
 
@@ -166,6 +171,110 @@ def list_heard(stamps, stamp, heard, tally, column):
                 if u < units and stamps[u] == stamp:
                     heard[at] = u
                     at += 1
+
+
+def gather(values, indices, packed):
+    """Pack entries of an array, one after the other."""
+    for i in range(first_item(), len(indices), all_threads()):
+        packed[i] = values[indices[i]]
+
+
+def take_in(arrived, first, slot_of, hearer_offsets, hearers, stamp, messages, stamps):
+    """Take what others tell, behind this rank's own entries, and stamp the units that hear another message than before.
+
+    Entry i of what has arrived is of message slot_of[i] of the tail, which hearers[hearer_offsets[slot]] and on hear.
+    """
+    for i in range(first_item(), len(arrived), all_threads()):
+        if messages[first + i] != arrived[i]:
+            messages[first + i] = arrived[i]
+            slot = slot_of[i]
+            for j in range(hearer_offsets[slot], hearer_offsets[slot + 1]):
+                stamps[hearers[j]] = stamp
+
+
+def variable_keys(variables, residuals, keys):
+    """Write the bits of the largest residual of what each variable is to be told; all keys are 0 before."""
+    for k in range(first_item(), len(residuals), all_threads()):
+        cuda.atomic.max(keys, np.int64(variables[k]), INTEGER(bits_of(residuals[k])))
+
+
+@register_jitable(forceinline=True)
+def grow(graph, keys, chosen, depth, tolerance, depths, arrived):
+    """Write how far each unit is from the variables that are chosen, -1 if farther than `depth`.
+
+    Return the largest distance, and how often threads have waited. Whoever writes a distance writes the same.
+    """
+    offsets, variables, listener_offsets, listeners = graph
+    waits = np.int64(0)
+    for u in range(first_item(), len(depths), all_threads()):
+        depths[u] = -1
+    waits = wait_for_all(arrived, waits)
+    for v in range(first_item(), len(keys), all_threads()):
+        if is_chosen(keys, v, chosen, tolerance):
+            for j in range(np.int64(listener_offsets[v]), np.int64(listener_offsets[v + 1])):
+                depths[listeners[j]] = 0
+    waits = wait_for_all(arrived, waits)
+    reached = np.int64(0)
+    while reached < depth:
+        grown = False
+        for u in range(first_item(), len(depths), all_threads()):
+            if depths[u] == reached:
+                for k in range(np.int64(offsets[u]), np.int64(offsets[u + 1])):
+                    v = np.int64(variables[k])
+                    for j in range(np.int64(listener_offsets[v]), np.int64(listener_offsets[v + 1])):
+                        if depths[listeners[j]] < 0:
+                            depths[listeners[j]] = reached + 1
+                            grown = True
+        if grown:
+            cuda.atomic.max(arrived, 1, reached + 1)
+        waits = wait_for_all(arrived, waits)
+        if arrived[1] <= reached:
+            return reached, waits
+        reached += 1
+    return reached, waits
+
+
+def splash(
+    model, graph, stamp, chosen, keys, depth, messages, fresh, nothing, damping, maximise, tolerance, depths, stamps,
+    tally, column, arrived,
+):  # fmt: skip
+    """Send all messages around the variables that are chosen: the farthest units first, then nearer ones, and back.
+
+    Units of one distance compute all of what they send before any of it is sent. `arrived` is two zeros. The tiles run
+    at the same time.
+    """
+    offsets = graph[0]
+    farthest, waits = grow(graph, keys, chosen, depth, tolerance, depths, arrived)
+    left, largest, sent = np.int64(0), np.int64(0), 0
+    for step in range(2 * farthest + 1):
+        distance = abs(farthest - step)
+        for u in range(first_item(), len(depths), all_threads()):
+            if depths[u] == distance:
+                left, largest = update_unit(
+                    model, tally, u, messages, fresh, nothing, damping, maximise, tolerance, left, largest
+                )
+        waits = wait_for_all(arrived, waits)
+        for u in range(first_item(), len(depths), all_threads()):
+            if depths[u] == distance:
+                for k in range(np.int64(offsets[u]), np.int64(offsets[u + 1])):
+                    send(model, k, fresh, messages, REAL(0))
+                    sent += 1
+        waits = wait_for_all(arrived, waits)
+    mark_around(graph, depths, stamps, stamp)
+    add_sent(tally, column, sent)
+
+
+@register_jitable(forceinline=True)
+def mark_around(graph, depths, stamps, stamp):
+    """Stamp the units that have a distance, and all that hear them."""
+    offsets, variables, listener_offsets, listeners = graph
+    for u in range(first_item(), len(depths), all_threads()):
+        if depths[u] >= 0:
+            stamps[u] = stamp
+            for k in range(np.int64(offsets[u]), np.int64(offsets[u + 1])):
+                v = np.int64(variables[k])
+                for j in range(np.int64(listener_offsets[v]), np.int64(listener_offsets[v + 1])):
+                    stamps[listeners[j]] = stamp
 
 
 def count_digits(residuals, by_number, shift, chosen, histogram):
