@@ -58,7 +58,7 @@ def ising(size: int | Sequence[int], coupling: float, seed: int = 0) -> Pairwise
     (10000, 19800)
     """
     rng = generator(seed)
-    rows, columns = _sides(size)
+    rows, columns = sides_of(size)
     weights = rng.random(rows * columns)
     unaries = np.stack([weights, 1 - weights], axis=1)
     return _coupled(unaries, grid_edges(rows, columns), coupling, rng)
@@ -90,7 +90,7 @@ def potts(size: int | Sequence[int], states: int, coupling: float, seed: int = 0
     True
     """
     rng = generator(seed)
-    rows, columns = _sides(size)
+    rows, columns = sides_of(size)
     unaries = rng.random((rows * columns, positive("states", states)))
     return _coupled(unaries, grid_edges(rows, columns), coupling, rng)
 
@@ -250,7 +250,8 @@ def _regular_edges(count: int, degree: int, rng: np.random.Generator) -> Integer
     raise ModelError(f"expected to find a graph of {count} variables of degree {degree}, got none: try another seed")
 
 
-def _sides(size: int | Sequence[int]) -> tuple[int, int]:
+def sides_of(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of a grid, from its side or from both."""
     sides = (size, size) if isinstance(size, (int, np.integer)) else tuple(size)
     if len(sides) != 2:
         raise ModelError(f"expected the side of a grid, or its rows and columns, got {size}")

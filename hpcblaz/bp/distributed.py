@@ -14,7 +14,7 @@ from hpcblaz.bp.distributed_checkpoint import InferenceCheckpoint
 from hpcblaz.bp.distributed_result import PartitionedInference
 from hpcblaz.bp.distributed_schedules import Found, Schedule, schedule_on_ranks
 from hpcblaz.bp.gpu_ranks import GPU_RANK_SCHEDULES, AnyRankPropagation, GpuRankPropagation
-from hpcblaz.bp.inference import _check
+from hpcblaz.bp.inference import check_options
 from hpcblaz.bp.partitioned import PartitionedModel
 from hpcblaz.bp.partitioned_plans import LocalPlan
 from hpcblaz.bp.plans import impossible_variable
@@ -105,7 +105,7 @@ def infer_partitioned(
     options = Options(seed, low, high, share, depth)
     comm = model.comm
     with comm.together():
-        _check(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
+        check_options(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
         propagate = _engine(device, schedule)
         if isinstance(local_sweeps, bool) or not isinstance(local_sweeps, int) or not 1 <= local_sweeps < 2**20:
             raise ConfigurationError(f"local_sweeps: expected an integer from 1 to {2**20 - 1}, got {local_sweeps!r}")

@@ -116,7 +116,7 @@ def infer(
     [1, 1, 1]
     """
     options = Options(seed, low, high, share, depth)
-    _check(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
+    check_options(schedule, task, precision, tolerance, damping, max_iterations, time_limit, options)
     propagate, begin = engine(device, schedule)
     with nullcontext() if threads is None else use_threads(threads):
         watch = Watch(0, 1, time_limit)
@@ -187,7 +187,7 @@ def _check_possible(prepared: Prepared, propagation: Propagation) -> None:
         raise impossible_variable(int(prepared.variable_of[propagation.trouble]))
 
 
-def _check(
+def check_options(
     schedule: str,
     task: str,
     precision: str,
@@ -197,6 +197,7 @@ def _check(
     time_limit: float | None,
     options: Options,
 ) -> None:
+    """Raise ConfigurationError if an option of `infer` has a value that makes no sense."""
     for name, value, known in (
         ("schedule", schedule, SCHEDULES),
         ("task", task, TASKS),

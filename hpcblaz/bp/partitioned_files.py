@@ -17,8 +17,8 @@ from hpcblaz.bp.partitioned_plans import Part
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 from hpcblaz.bp.readers import read_model
 from hpcblaz.bp.tokens import Numbers, open_text, pieces
-from hpcblaz.bp.tokens import _parse as numbers_of
-from hpcblaz.bp.uai import _read_scopes as read_scopes
+from hpcblaz.bp.tokens import numbers_of
+from hpcblaz.bp.uai import read_scopes
 from hpcblaz.errors import FileFormatError, ModelError
 from hpcblaz.mpi import communicator
 

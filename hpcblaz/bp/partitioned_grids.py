@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hpcblaz.backend.messages import Graph, Plan
-from hpcblaz.bp.builders import _sides
+from hpcblaz.bp.builders import sides_of
 from hpcblaz.bp.checks import generator
 from hpcblaz.bp.partition import grid_splits
 from hpcblaz.bp.partitioned import PartitionedModel
@@ -77,7 +77,7 @@ def partitioned_ising(
     """
     ranks = communicator(comm)
     with ranks.together():
-        rows, columns = _sides(size)
+        rows, columns = sides_of(size)
         generator(seed)
         if not math.isfinite(coupling):
             raise ModelError(f"expected a finite coupling, got {coupling}")

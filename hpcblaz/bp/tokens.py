@@ -111,7 +111,7 @@ class Numbers:
                     word, *left = rest.split(None, 1)
                     self.words.append(word[:80].decode("utf-8", "replace"))
                     rest = left[0] if left else b""
-                numbers = _parse(rest)
+                numbers = numbers_of(rest)
                 if numbers is None:
                     self._refuse_words(words)
                 parts.append(numbers)
@@ -231,7 +231,7 @@ def parse(text: bytes, between: str) -> Floats:
             return np.zeros(0)
 
 
-def _parse(text: bytes) -> Floats | None:
+def numbers_of(text: bytes) -> Floats | None:
     """Return the numbers of a text; None if something else is there."""
     if not text or text.isspace():
         return np.zeros(0)

@@ -62,7 +62,7 @@ def read_uai(path: _PathLike) -> FactorGraph:
     count = numbers.integer(0, "a number of variables")
     cardinalities = numbers.integers(1, count, "numbers of states", 1)
     factors = numbers.integer(1 + count, "a number of factors")
-    factor_offsets, scopes, at = _read_scopes(numbers, 2 + count, factors, count)
+    factor_offsets, scopes, at = read_scopes(numbers, 2 + count, factors, count)
     try:
         sizes = table_sizes(scopes, factor_offsets, cardinalities)
     except ModelError as error:
@@ -85,7 +85,7 @@ def read_uai(path: _PathLike) -> FactorGraph:
     return FactorGraph(cardinalities, factor_offsets, scopes, table_offsets, log_tables)
 
 
-def _read_scopes(numbers: Numbers, at: int, factors: int, variables: int) -> tuple[Integers, Integers, int]:
+def read_scopes(numbers: Numbers, at: int, factors: int, variables: int) -> tuple[Integers, Integers, int]:
     """Return where each scope begins, the scopes, and where the numbers after them begin."""
     values = numbers.values
     heads = np.empty(min(factors, values.size), np.int64)  # the places of the numbers of variables
