@@ -16,8 +16,7 @@ from hpcblaz.bp.partitioned_pairs import PairwisePart
 from hpcblaz.bp.partitioned_plans import Part
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
 from hpcblaz.bp.readers import read_model
-from hpcblaz.bp.tokens import Numbers, open_text, pieces
-from hpcblaz.bp.tokens import numbers_of
+from hpcblaz.bp.tokens import Numbers, numbers_of, open_text, pieces
 from hpcblaz.bp.uai import read_scopes
 from hpcblaz.errors import FileFormatError, ModelError
 from hpcblaz.mpi import communicator
