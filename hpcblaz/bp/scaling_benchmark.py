@@ -24,6 +24,7 @@ from hpcblaz.bp.distributed import infer_partitioned
 from hpcblaz.bp.distributed_answers import bethe_of
 from hpcblaz.bp.partition import grid_splits
 from hpcblaz.bp.partitioned_grids import partitioned_ising
+from hpcblaz.bp.ragged import Floats
 from hpcblaz.bp.rank_propagation import RankPropagation, Sent
 from hpcblaz.errors import CommunicatorError
 from hpcblaz.mpi import world
@@ -167,11 +168,18 @@ class Model:
 
     def seconds(self, size: tuple[int, int], ranks: int) -> float:
         """Return the time of a round of a grid, on ranks with a core each."""
-        return float(np.dot(_terms(size, ranks), [self.computation, self.latency, self.transfer]))
+        return self.computation * _terms(size, ranks)[0] + self.waiting(size, ranks)
+
+    def waiting(self, size: tuple[int, int], ranks: int) -> float:
+        """Return the part of that time which is spent in MPI."""
+        return float(np.dot(_terms(size, ranks)[1:], [self.latency, self.transfer]))
 
 
 def fit(runs: Sequence[Run], cores: int) -> Model:
     """Return the model that fits best the runs whose ranks had a core each.
+
+    What a message takes is fitted to the time outside MPI, the rest to the time in it: of the whole, a difference in
+    how well the cache serves a part would be mistaken for communication.
 
     Parameters
     ----------
@@ -184,23 +192,34 @@ def fit(runs: Sequence[Run], cores: int) -> Model:
     >>> truth = Model(1e-9, 1e-5, 1e-10)
     >>> sizes = [((n, n), ranks) for n in (100, 1000) for ranks in (1, 2, 4)]
     >>> runs = [{"ranks": r, "size": s, "seconds": truth.seconds(s, r)} for s, r in sizes]
+    >>> for run in runs:
+    ...     run["in_mpi"] = truth.waiting(run["size"], run["ranks"]) / run["seconds"]
     >>> [round(x, 12) for x in (fit(runs, 4).computation, fit(runs, 4).latency)]
     [1e-09, 1e-05]
     """
     free = [one for one in runs if one["ranks"] <= cores] or list(runs)
     terms = np.array([_terms(tuple(one["size"]), one["ranks"]) for one in free])
-    times = np.array([one["seconds"] for one in free])
+    inside = np.array([one["seconds"] * one["in_mpi"] for one in free])
+    outside = np.array([one["seconds"] for one in free]) - inside
+    talking = inside > 0
+    computation = _fit(terms[:, :1], outside)
+    latency, transfer = _fit(terms[talking, 1:], inside[talking]) if talking.any() else (0.0, 0.0)
+    return Model(float(computation[0]), float(latency), float(transfer))
+
+
+def _fit(terms: Floats, times: Floats) -> Floats:
+    """Return the factors of terms that explain times best, none of them negative."""
     weighed = terms / times[:, None]  # relative errors count
-    kept = [i for i in range(3) if weighed[:, i].any()]
-    found = np.zeros(3)
+    kept = [i for i in range(terms.shape[1]) if weighed[:, i].any()]
+    found = np.zeros(terms.shape[1])
     while kept:
         scale = weighed[:, kept].max(axis=0)
-        part = np.linalg.lstsq(weighed[:, kept] / scale, np.ones(len(free)), rcond=None)[0] / scale
+        part = np.linalg.lstsq(weighed[:, kept] / scale, np.ones(len(times)), rcond=None)[0] / scale
         if (part >= 0).all():
             found[kept] = part
             break
         kept.pop(int(part.argmin()))
-    return Model(*(float(number) for number in found))
+    return found
 
 
 def _terms(size: tuple[int, int], ranks: int) -> list[float]:

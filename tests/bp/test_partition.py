@@ -118,7 +118,11 @@ def test_scaling_is_measured_and_fitted() -> None:
     assert [one["messages"] for one in runs] == [436, 436] and runs[1]["neighbours"] == 1
     assert runs[1]["bytes_sent"] > 0 == runs[0]["bytes_sent"]
     truth = Model(2e-9, 3e-5, 4e-10)
-    made = [{"ranks": r, "size": [n, n], "seconds": truth.seconds((n, n), r)} for n in (50, 900) for r in (1, 2, 3, 4)]
+    made: list[dict[str, Any]] = [
+        {"ranks": r, "size": [n, n], "seconds": truth.seconds((n, n), r)} for n in (50, 900) for r in (1, 2, 3, 4)
+    ]
+    for one in made:
+        one["in_mpi"] = truth.waiting(tuple(one["size"]), one["ranks"]) / one["seconds"]
     found = fit(made, 4)
     for name, value in vars(truth).items():
         assert getattr(found, name) == pytest.approx(value, rel=1e-6)
