@@ -14,6 +14,7 @@ from hpcblaz.errors import ConfigurationError
 
 __all__ = ["quality"]
 
+_WARMING = 5.0  # seconds
 _SECONDS = 20.0  # a run may take; nearly all need a fraction of one
 _QUICK = 3
 
@@ -62,7 +63,7 @@ def _answers(path: Path) -> Answers:
 
 
 def _measure(name: str, model: FactorGraph | PairwiseModel, schedule: str, answers: Answers) -> Quality:
-    infer(model, schedule, max_iterations=1)  # compiles what it needs
+    infer(model, schedule, max_iterations=100, time_limit=_WARMING)  # compiles what all of its stages need
     result = infer(model, schedule, time_limit=_SECONDS)
     found = compare(result, answers)
     return Quality(
