@@ -11,15 +11,14 @@ from hpcblaz.bp.distributed_answers import assignment_of, beliefs_of, bethe_of, 
 from hpcblaz.bp.partitioned import PartitionedModel
 from hpcblaz.bp.partitioned_plans import LocalPlan
 from hpcblaz.bp.ragged import Floats, Integers, offsets_of, ranges
-from hpcblaz.bp.result import History
-from hpcblaz.errors import ConfigurationError
+from hpcblaz.bp.result import History, Outcome
 from hpcblaz.mpi.collect import collect
 
 __all__ = ["PartitionedInference"]
 
 
 @dataclass(frozen=True, eq=False)
-class PartitionedInference:
+class PartitionedInference(Outcome):
     """The answers of belief propagation on many ranks.
 
     What is said of all ranks is the same on each. Methods, and `log_partition` and `score`, are collective calls.
@@ -49,29 +48,9 @@ class PartitionedInference:
     history: History
 
     @property
-    def converged(self) -> bool:
-        """Whether every message is within the tolerance of what would replace it."""
-        return self.status == "converged"
-
-    @property
-    def updates(self) -> int:
-        """How many messages all ranks sent."""
-        return int(self.history.updates[-1]) if len(self.history.updates) else 0
-
-    @property
-    def iterations(self) -> float:
-        """How many messages were sent, divided by how many there are."""
-        return self.updates / self.model.messages if self.model.messages else 0.0
-
-    @property
-    def residual(self) -> float:
-        """The largest residual of all messages at the end."""
-        return float(self.history.residual[-1]) if len(self.history.residual) else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Time in all on this rank, but for answers."""
-        return float(self.history.seconds[-1]) if len(self.history.seconds) else self.preparation_seconds
+    def message_count(self) -> int:
+        """How many messages the model has, on all ranks."""
+        return self.model.messages
 
     @property
     def precision(self) -> str:
@@ -102,7 +81,7 @@ class PartitionedInference:
         ConfigurationError
             After task 'map'.
         """
-        self._need_sums("marginals")
+        self.need_sums("marginals")
         return self.beliefs
 
     @property
@@ -124,12 +103,8 @@ class PartitionedInference:
         ConfigurationError
             After task 'map'.
         """
-        self._need_sums("log Z")
+        self.need_sums("log Z")
         return bethe_of(self.local, self.messages, self.model.comm)
-
-    def share_converged(self) -> Floats:
-        """Return the share of messages within the tolerance at each look; no collective call."""
-        return 1 - self.history.unconverged / max(1, self.model.messages)
 
     def gather(self, root: int = 0) -> tuple[Integers, Floats] | None:
         """Return where the beliefs of each variable of the whole model begin, and the beliefs; a collective call.
@@ -157,7 +132,3 @@ class PartitionedInference:
         place = np.argsort(variables)
         starts = offsets_of(sizes)
         return offsets_of(sizes[place]), beliefs[ranges(starts[:-1][place], sizes[place])]
-
-    def _need_sums(self, what: str) -> None:
-        if self.task == "map":
-            raise ConfigurationError(f"{what}: expected task 'marginals' or 'logz', got a result of task 'map'")

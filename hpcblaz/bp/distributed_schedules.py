@@ -4,20 +4,15 @@ A schedule takes one step after the other. Its state is a few numbers, so that i
 again.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hpcblaz.bp.rank_propagation import RankPropagation, Sent
-from hpcblaz.bp.schedules import Options
+from hpcblaz.bp.schedules import BLOCK, BLOCKS, DAMPING, FALLING, HALVED, UPDATES, Options
 
 __all__ = ["Found", "Schedule", "schedule_on_ranks"]
 
-_FALLING = 0.9  # as on one rank
-_BLOCK = 16
-_BLOCKS = 2
-_HALVED = 0.5
-_UPDATES = 30
-_DAMPING = (0.3, 0.6, 0.8)
 _BAND = 0.1  # residuals down to this share of the largest one are sent between two exchanges
 _BUDGET = 0.25  # and as many messages at most, as a share of all of a rank
 
@@ -33,7 +28,7 @@ class Found(NamedTuple):
 Report = Callable[[Sent], Found]
 
 
-class Schedule:
+class Schedule(ABC):
     """One step after the other.
 
     Parameters
@@ -71,14 +66,14 @@ class Schedule:
         """Return the state at the beginning."""
         return {}
 
-    def begin(self) -> None:
+    def begin(self) -> None:  # noqa: B027 - most schedules need none
         """Do what comes before the first step, and after a restart."""
 
+    @abstractmethod
     def step(self) -> bool:
         """Send; return whether nothing is found that changes any more."""
-        raise NotImplementedError
 
-    def again(self) -> None:
+    def again(self) -> None:  # noqa: B027 - most schedules need none
         """Go on after all messages were computed anew, and some were found to change."""
 
 
@@ -112,8 +107,9 @@ class _Selected(Schedule):
         if self.state["left"] is None:
             self.state["left"] = self.report(sent).left
 
+    @abstractmethod
     def choose(self) -> Sent:
-        raise NotImplementedError
+        """Send what this schedule chooses."""
 
     def step(self) -> bool:
         sent = self.choose()
@@ -127,7 +123,7 @@ class _Selected(Schedule):
 
 class _Drawn(_Selected):
     def choose(self) -> Sent:
-        fell = self.state["left"] < _FALLING * self.state["before"]
+        fell = self.state["left"] < FALLING * self.state["before"]
         return self.propagation.draw_all(self.options.high if fell else self.options.low, self.options.seed)
 
 
@@ -195,11 +191,11 @@ class _Auto(_InOrder):
         state["backward"] ^= bool(self.local_sweeps & 1)
         found = self.report(sent)
         state["sweeps"] += self.local_sweeps
-        if found.left and state["sweeps"] // _BLOCK > before // _BLOCK:
+        if found.left and state["sweeps"] // BLOCK > before // BLOCK:
             lefts, most = state["lefts"], state["most"]
             lefts.append(found.left)
             most.append(found.largest)
-            if len(lefts) >= _BLOCKS and lefts[-1] > _HALVED * lefts[-2] and not most[-1] <= _HALVED * most[-2]:
+            if len(lefts) >= BLOCKS and lefts[-1] > HALVED * lefts[-2] and not most[-1] <= HALVED * most[-2]:
                 state["sweeping"] = False
                 self.begin()
         return found.left == 0
@@ -207,8 +203,8 @@ class _Auto(_InOrder):
     def _in_order(self) -> bool:
         state = self.state
         done = super().step()
-        if state["updates"] >= _UPDATES * self.messages and state["damped"] < len(_DAMPING):
-            self.propagation.damping = max(self.propagation.damping, _DAMPING[state["damped"]])
+        if state["updates"] >= UPDATES * self.messages and state["damped"] < len(DAMPING):
+            self.propagation.damping = max(self.propagation.damping, DAMPING[state["damped"]])
             state["damped"] += 1
             state["updates"] = 0
         return done

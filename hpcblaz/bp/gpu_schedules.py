@@ -11,14 +11,12 @@ from hpcblaz.backend.dispatch import choose_device
 from hpcblaz.backend.gpu_messages import GpuPropagation
 from hpcblaz.backend.messages import Propagation
 from hpcblaz.bp import schedules
-from hpcblaz.bp.schedules import Options
+from hpcblaz.bp.schedules import BLOCK, HALVED, Options
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError
 
 GPU_SCHEDULES = ("auto", "sweep", "lbp", "rnbp", "rbp", "splash")
 
-_BLOCK = 16  # sweeps after which `auto` looks back
-_HALVED = 0.5  # the progress that a block has to make
 # What `auto` sends at random once sweeps get nowhere: the share where the number of unconverged messages does not fall,
 # how much of old messages stays, and how often; by counts and not by time, so that a seed gives the same run
 _STAGES = ((0.3, 0.3, 128), (0.1, 0.6, 512))
@@ -98,13 +96,13 @@ def _promising_sweeps(propagation: GpuPropagation, watch: Watch) -> Iterator[boo
     sweeps, backward = 0, True
     before = math.inf, math.inf
     while True:
-        done, left, largest = propagation.sweep(min(watch.rounds(), _BLOCK - sweeps % _BLOCK), backward)
+        done, left, largest = propagation.sweep(min(watch.rounds(), BLOCK - sweeps % BLOCK), backward)
         watch.note(done * propagation.count, left, largest)
         sweeps += done
         backward ^= bool(done & 1)
         yield bool(left[-1] == 0)
-        if sweeps % _BLOCK == 0:
+        if sweeps % BLOCK == 0:
             now = int(left[-1]), float(largest[-1])
-            if now[0] > _HALVED * before[0] and not now[1] <= _HALVED * before[1]:
+            if now[0] > HALVED * before[0] and not now[1] <= HALVED * before[1]:
                 return
             before = now

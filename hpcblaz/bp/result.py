@@ -1,6 +1,7 @@
 """What an inference found, and how it went."""
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ from hpcblaz.bp.ragged import Floats, Integers, offsets_of
 from hpcblaz.bp.watch import Watch
 from hpcblaz.errors import ConfigurationError, ModelError
 
-__all__ = ["History", "Inference"]
+__all__ = ["History", "Inference", "Outcome"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,8 +52,62 @@ class History:
         )
 
 
+class Outcome(ABC):
+    """What is said of every inference, on one rank or on many: how it went."""
+
+    task: str
+    schedule: str
+    status: str
+    preparation_seconds: float
+    history: History
+
+    @property
+    @abstractmethod
+    def message_count(self) -> int:
+        """How many messages the model has, on all ranks."""
+
+    @property
+    @abstractmethod
+    def precision(self) -> str:
+        """Type of the messages: 'float32' or 'float64'."""
+
+    @property
+    def converged(self) -> bool:
+        """Whether every message is within the tolerance of what would replace it."""
+        return self.status == "converged"
+
+    @property
+    def updates(self) -> int:
+        """How many messages were sent, by all ranks."""
+        return int(self.history.updates[-1]) if len(self.history.updates) else 0
+
+    @property
+    def iterations(self) -> float:
+        """How many messages were sent, divided by how many there are."""
+        return self.updates / self.message_count if self.message_count else 0.0
+
+    @property
+    def residual(self) -> float:
+        """The largest residual of all messages at the end."""
+        return float(self.history.residual[-1]) if len(self.history.residual) else 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Time in all, on this rank, but for answers."""
+        return float(self.history.seconds[-1]) if len(self.history.seconds) else self.preparation_seconds
+
+    def share_converged(self) -> Floats:
+        """Return the share of messages within the tolerance at each look: float64, shape (looks,)."""
+        return 1 - self.history.unconverged / max(1, self.message_count)
+
+    def need_sums(self, what: str) -> None:
+        """Raise ConfigurationError after task 'map', whose messages are largest products."""
+        if self.task == "map":
+            raise ConfigurationError(f"{what}: expected task 'marginals' or 'logz', got a result of task 'map'")
+
+
 @dataclass(frozen=True, eq=False)
-class Inference:
+class Inference(Outcome):
     """The answers of belief propagation. Those that were not asked for are computed when they are looked at.
 
     Attributes
@@ -81,30 +136,9 @@ class Inference:
         _ = self.beliefs  # which may show a contradiction
 
     @property
-    def converged(self) -> bool:
-        """Whether every message is within the tolerance of what would replace it."""
-        return self.status == "converged"
-
-    @property
-    def updates(self) -> int:
-        """How many messages were sent."""
-        return int(self.history.updates[-1]) if len(self.history.updates) else 0
-
-    @property
-    def iterations(self) -> float:
-        """How many messages were sent, divided by how many there are."""
-        count = len(self.prepared.plan.numbers)
-        return self.updates / count if count else 0.0
-
-    @property
-    def residual(self) -> float:
-        """The largest residual of all messages at the end."""
-        return float(self.history.residual[-1]) if len(self.history.residual) else 0.0
-
-    @property
-    def seconds(self) -> float:
-        """Time in all, but for answers."""
-        return float(self.history.seconds[-1]) if len(self.history.seconds) else self.preparation_seconds
+    def message_count(self) -> int:
+        """How many messages the model has."""
+        return len(self.prepared.plan.numbers)
 
     @property
     def precision(self) -> str:
@@ -125,7 +159,7 @@ class Inference:
         ConfigurationError
             After task 'map'.
         """
-        self._need_sums("marginals")
+        self.need_sums("marginals")
         return self.beliefs
 
     def marginal(self, variable: int) -> Floats:
@@ -166,7 +200,7 @@ class Inference:
         ConfigurationError
             After task 'map'.
         """
-        self._need_sums("log Z")
+        self.need_sums("log Z")
         return answers.bethe_log_partition(self.prepared, self.messages)
 
     @cached_property
@@ -178,10 +212,6 @@ class Inference:
         """
         return self.prepared.from_plan(self.messages)
 
-    def share_converged(self) -> Floats:
-        """Return the share of messages within the tolerance at each look: float64, shape (looks,)."""
-        return 1 - self.history.unconverged / max(1, len(self.prepared.plan.numbers))
-
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw the largest residual and the share of converged messages over time; see `hpcblaz.bp.plot`."""
         plot(path, {self.schedule: self})
@@ -190,7 +220,3 @@ class Inference:
     def offsets(self) -> Integers:
         """Where the beliefs of each variable begin: int64, shape (variables + 1,)."""
         return offsets_of(self.prepared.model.cardinalities)
-
-    def _need_sums(self, what: str) -> None:
-        if self.task == "map":
-            raise ConfigurationError(f"{what}: expected task 'marginals' or 'logz', got a result of task 'map'")

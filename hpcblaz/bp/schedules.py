@@ -14,13 +14,13 @@ __all__ = ["SCHEDULES", "Options", "schedule"]
 
 SCHEDULES = ("auto", "sweep", "lbp", "rnbp", "rbp", "splash", "queue")
 
-_FALLING = 0.9  # a share of unconverged messages, after over before: below it, as many as possible are sent
-_BLOCK = 16  # sweeps after which `auto` looks back
-_BLOCKS = 2  # and for so many it does not give up
-_HALVED = 0.5  # the progress that a block has to make
+FALLING = 0.9  # a share of unconverged messages, after over before: below it, as many as possible are sent
+BLOCK = 16  # sweeps after which `auto` looks back
+BLOCKS = 2  # and for so many it does not give up
+HALVED = 0.5  # the progress that a block has to make
 _NEIGHBOURS = 16  # whose messages may change a belief by as many tolerances
-_UPDATES = 30  # of each message that `auto` sends in residual order, before it damps more
-_DAMPING = (0.3, 0.6, 0.8)
+UPDATES = 30  # of each message that `auto` sends in residual order, before it damps more
+DAMPING = (0.3, 0.6, 0.8)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def _selected(name: str, propagation: Propagation, watch: Watch, options: Option
     variables = len(propagation.plan.graph.listener_offsets) - 1
     while True:
         if name == "rnbp":
-            share = options.high if left < _FALLING * before else options.low
+            share = options.high if left < FALLING * before else options.low
             sent = propagation.send_drawn(share, options.seed)
         elif name == "rbp":
             sent = propagation.send_largest(max(1, round(options.share * propagation.count)))
@@ -146,9 +146,9 @@ def _selected(name: str, propagation: Propagation, watch: Watch, options: Option
 def _auto(propagation: Propagation, watch: Watch) -> Iterator[bool]:
     """Sweep while that halves what is left, then send in residual order, then damp."""
     yield from _promising_sweeps(propagation, watch)
-    for damping in (propagation.damping, *(max(d, propagation.damping) for d in _DAMPING)):
+    for damping in (propagation.damping, *(max(d, propagation.damping) for d in DAMPING)):
         propagation.damping = damping
-        yield from _in_order(propagation, watch, True, _UPDATES * propagation.count)
+        yield from _in_order(propagation, watch, True, UPDATES * propagation.count)
     yield from _units(propagation, watch)
 
 
@@ -159,16 +159,16 @@ def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:
     lefts: list[int] = []
     most: list[float] = []
     while True:
-        done, left, largest = propagation.sweep(min(watch.rounds(), _BLOCK - sweeps % _BLOCK), backward)
+        done, left, largest = propagation.sweep(min(watch.rounds(), BLOCK - sweeps % BLOCK), backward)
         watch.note(done * propagation.count, left, largest)
         sweeps += done
         backward ^= bool(done & 1)
         if left[-1] == 0:
             yield from _settle(propagation, watch, float(largest[-1]), backward)
-        elif sweeps % _BLOCK == 0:
+        elif sweeps % BLOCK == 0:
             lefts.append(int(left[-1]))
             most.append(float(largest[-1]))
-            if len(lefts) >= _BLOCKS and lefts[-1] > _HALVED * lefts[-2] and not most[-1] <= _HALVED * most[-2]:
+            if len(lefts) >= BLOCKS and lefts[-1] > HALVED * lefts[-2] and not most[-1] <= HALVED * most[-2]:
                 yield False
                 return
             yield False
@@ -179,7 +179,7 @@ def _promising_sweeps(propagation: Propagation, watch: Watch) -> Iterator[bool]:
 def _settle(propagation: Propagation, watch: Watch, largest: float, backward: bool) -> Iterator[bool]:
     """Sweep on where variables have so many neighbours that changes within the tolerance add up; then say so."""
     enough = propagation.tolerance * _NEIGHBOURS / max(_NEIGHBOURS, propagation.plan.most_told)
-    for _ in range(_BLOCK):
+    for _ in range(BLOCK):
         if largest <= enough:
             break
         done, left, most = propagation.sweep(1, backward)

@@ -7,6 +7,7 @@ import numpy as np
 
 from hpcblaz.bp.elimination import EliminationPlan
 from hpcblaz.bp.models import FactorGraph, PairwiseModel
+from hpcblaz.bp.result import Outcome
 from hpcblaz.cli.console import Console
 
 
@@ -70,3 +71,25 @@ def _text(entry: Any) -> str:
     if entry is None:
         return "-"
     return f"{entry:.10g}" if isinstance(entry, float) else str(entry)
+
+
+def how(result: Outcome) -> dict[str, Any]:
+    """Return how an inference went; keys are part of the interface."""
+    return {
+        "schedule": result.schedule,
+        "status": result.status,
+        "residual": result.residual,
+        "iterations": result.iterations,
+        "message_updates": result.updates,
+        "seconds": result.seconds,
+        "preparation_seconds": result.preparation_seconds,
+        "precision": result.precision,
+    }
+
+
+def not_converged(result: Outcome) -> str:
+    """Return what to say of an inference that has reached a limit."""
+    return (
+        f"not converged after {result.iterations:.0f} iterations, {result.seconds:.3g} s: the largest residual is "
+        f"{result.residual:.2g}; answers may be far off"
+    )

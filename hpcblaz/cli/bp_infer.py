@@ -18,12 +18,11 @@ from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_
 from hpcblaz.bp.tokens import write_text
 from hpcblaz.bp.uai import read_evidence_samples
 from hpcblaz.cli import bp_infer_ranks
-from hpcblaz.cli.bp_describe import show
+from hpcblaz.cli.bp_describe import how, not_converged, show
+from hpcblaz.cli.bp_infer_ranks import TASKS
 from hpcblaz.cli.console import Console
 from hpcblaz.errors import ConfigurationError
 from hpcblaz.mpi import world
-
-_TASKS = {"MAR": "marginals", "PR": "logz", "MAP": "map"}
 
 
 def register(actions: Any) -> None:
@@ -38,7 +37,7 @@ def register(actions: Any) -> None:
     parser.add_argument(
         "--evidence", metavar="FILE", help="variables that have been observed; several samples are answered one by one"
     )
-    parser.add_argument("--task", choices=tuple(_TASKS), default="MAR", help="default: MAR")
+    parser.add_argument("--task", choices=tuple(TASKS), default="MAR", help="default: MAR")
     parser.add_argument(
         "-o", "--output", metavar="OUT", help="where the solution is written, .zarr for a store; default: it is printed"
     )
@@ -72,7 +71,7 @@ def _run(arguments: argparse.Namespace) -> int:
             for evidence in samples:
                 result = _infer(arguments, model.clamp(evidence))
                 texts.append(_text(arguments.task, result))
-                rows.append({"evidence": len(evidence)} | _how(result))
+                rows.append({"evidence": len(evidence)} | how(result))
                 rows[-1] |= {"output": arguments.output} | _answers(arguments, result)
             text = samples_text(texts) if len(samples) > 1 else texts[0]
             found = {"model": arguments.model, "task": arguments.task}
@@ -92,7 +91,7 @@ def _infer(arguments: argparse.Namespace, model: FactorGraph | PairwiseModel) ->
     result = infer(
         model,
         arguments.schedule,
-        _TASKS[arguments.task],
+        TASKS[arguments.task],
         tolerance=arguments.tolerance,
         damping=arguments.damping,
         max_iterations=arguments.max_iterations,
@@ -103,11 +102,7 @@ def _infer(arguments: argparse.Namespace, model: FactorGraph | PairwiseModel) ->
         device=arguments.device,
     )
     if not (arguments.json or result.converged):  # the standard output may be for the solution
-        print(
-            f"hpcblaz: not converged after {result.iterations:.0f} iterations, {result.seconds:.3g} s: the "
-            f"largest residual is {result.residual:.2g}; answers may be far off",
-            file=sys.stderr,
-        )
+        print(f"hpcblaz: {not_converged(result)}", file=sys.stderr)
     return result
 
 
@@ -120,20 +115,6 @@ def _together(rows: list[dict[str, Any]], whole: bool) -> dict[str, Any]:
         "output": rows[0]["output"],
     }
     return found | ({"of_each_sample": rows} if whole else {})
-
-
-def _how(result: Inference) -> dict[str, Any]:
-    """Return how an inference went; keys are part of the interface."""
-    return {
-        "schedule": result.schedule,
-        "status": result.status,
-        "residual": result.residual,
-        "iterations": result.iterations,
-        "message_updates": result.updates,
-        "seconds": result.seconds,
-        "preparation_seconds": result.preparation_seconds,
-        "precision": result.precision,
-    }
 
 
 def _text(task: str, result: Inference) -> str:

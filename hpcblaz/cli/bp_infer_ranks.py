@@ -20,7 +20,7 @@ from hpcblaz.bp.partitioned_grids import partitioned_ising
 from hpcblaz.bp.solutions import assignment_text, log_partition_text, marginals_text
 from hpcblaz.bp.tokens import write_text
 from hpcblaz.bp.uai import read_evidence
-from hpcblaz.cli.bp_describe import show
+from hpcblaz.cli.bp_describe import how, not_converged, show
 from hpcblaz.cli.console import Console, integers
 from hpcblaz.cli.stopping import StopRequest, stop_on_signals
 from hpcblaz.errors import ConfigurationError, StoppedError
@@ -119,18 +119,7 @@ def _finish(
     store = output is not None and output.rstrip("/").endswith(".zarr")
     printed = output is None
     found: dict[str, Any] = {"model": arguments.model or arguments.generate, "task": arguments.task, "evidence": seen}
-    found |= {
-        "schedule": result.schedule,
-        "status": result.status,
-        "residual": result.residual,
-        "iterations": result.iterations,
-        "message_updates": result.updates,
-        "seconds": result.seconds,
-        "preparation_seconds": result.preparation_seconds,
-        "precision": result.precision,
-        "ranks": comm.size,
-        "output": output,
-    }
+    found |= how(result) | {"ranks": comm.size, "output": output}
     if arguments.task == "MAP":
         found["score"] = result.score
     else:
@@ -150,10 +139,7 @@ def _finish(
         if comm.rank == 0 and not store and output is not None:
             write_text(Path(output), text)
     if not (arguments.json or result.converged):
-        console.note(
-            f"not converged after {result.iterations:.0f} iterations, {result.seconds:.3g} s: the largest residual is "
-            f"{result.residual:.2g}; answers may be far off"
-        )
+        console.note(not_converged(result))
     if arguments.json:
         console.data(found)
     elif printed and text:
